@@ -1,0 +1,315 @@
+//! The prediction client: encodes and shares inputs, puts outputs together. It contains no planner.
+//!
+//! What a client must know of a deployed model is a [`ClientSpec`], the same from both servers: shapes, ranges, encoding,
+//! ring, who may feed and receive what, and the hashes by which the servers know what they run. [`Prediction`] is the
+//! client's half of a conversation with both servers, without sockets: messages in, messages out.
+
+pub mod message;
+mod prediction;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+pub use prediction::{Answer, Prediction, Progress};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+use crate::error::Blame;
+use crate::fixed::{decode, encode};
+use crate::pack;
+use crate::plan::Plan;
+use crate::program::{Numbers, Op, Program};
+use crate::ring::{Lane, Ring};
+use crate::share;
+use crate::stream::Seed;
+
+/// What server0 is sent for each input: the seed of its share.
+pub const SEED_BYTES: usize = 32;
+
+/// An input, as its player must know it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputSpec {
+    /// Who feeds it.
+    pub player: String,
+    /// What it is called.
+    pub name: String,
+    /// One sample's shape.
+    pub shape: Vec<u32>,
+    /// The smallest and the largest value accepted.
+    pub range: [f64; 2],
+    /// The mean that the program takes away first and the deviation that it divides by, if it does: for references in clear.
+    pub normalised: Option<[f64; 2]>,
+}
+
+/// An output, as its player must know it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputSpec {
+    /// Who receives it.
+    pub player: String,
+    /// One sample's shape.
+    pub shape: Vec<u32>,
+    /// Bits after the point.
+    pub fraction_bits: u32,
+}
+
+/// Everything that a client needs to know of a deployed model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientSpec {
+    /// The program's hash.
+    pub program: [u8; 32],
+    /// The plan's hash.
+    pub plan: [u8; 32],
+    /// The protocol's name.
+    pub protocol: String,
+    /// Ring and encoding.
+    pub numbers: Numbers,
+    /// The inputs, in order.
+    pub inputs: Vec<InputSpec>,
+    /// The outputs, in order.
+    pub outputs: Vec<OutputSpec>,
+}
+
+/// The shares of one query's inputs: for each server, one vector of bytes for each input.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SharedInputs {
+    /// For server0: a seed for each input.
+    pub server0: Vec<Vec<u8>>,
+    /// For server1: what is left, packed.
+    pub server1: Vec<Vec<u8>>,
+}
+
+impl core::fmt::Debug for SharedInputs {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("SharedInputs(hidden)")
+    }
+}
+
+impl ClientSpec {
+    /// What clients of `program`, run by `plan`, need to know.
+    pub fn new(program: &Program, plan: &Plan) -> Self {
+        let normalised = |id| {
+            program.nodes().iter().find_map(|node| match node.op {
+                Op::Normalise { x, mean, deviation } if x == id => Some([mean, deviation]),
+                _ => None,
+            })
+        };
+        let input = |(id, node): (crate::program::Id, &crate::program::Node)| match &node.op {
+            Op::Input { player, name, range } => Some(InputSpec {
+                player: player.clone(),
+                name: name.clone(),
+                shape: node.shape.clone(),
+                range: *range,
+                normalised: normalised(id),
+            }),
+            _ => None,
+        };
+        let output = |(node, port): (&crate::program::Node, &crate::plan::Port)| match &node.op {
+            Op::Output { player, .. } => Some(OutputSpec {
+                player: player.clone(),
+                shape: node.shape.clone(),
+                fraction_bits: port.fraction_bits,
+            }),
+            _ => None,
+        };
+        Self {
+            program: program.hash(),
+            plan: plan.hash(),
+            protocol: plan.protocol().name().into(),
+            numbers: program.numbers(),
+            inputs: program.inputs().filter_map(input).collect(),
+            outputs: program.outputs().map(|(_, node)| node).zip(&plan.outputs).filter_map(output).collect(),
+        }
+    }
+
+    /// Checks a specification that came from outside, before anything is computed or allocated by it.
+    ///
+    /// # Errors
+    /// It cannot have been made from a program.
+    pub fn check(&self) -> Result<(), Blame> {
+        let sizes = self.inputs.iter().map(|i| &i.shape).chain(self.outputs.iter().map(|o| &o.shape));
+        let sane = |shape: &Vec<u32>| {
+            let elements = shape.iter().try_fold(1u32, |all, n| all.checked_mul(*n));
+            shape.len() <= 8 && elements.is_some_and(|n| (1..=1 << 28).contains(&n))
+        };
+        let numbers = (8..=64).contains(&self.numbers.ring_bits) && self.numbers.fraction_bits < self.numbers.ring_bits;
+        let fractions = self.outputs.iter().all(|output| output.fraction_bits <= self.numbers.ring_bits);
+        if numbers
+            && fractions
+            && !self.inputs.is_empty()
+            && self.inputs.len() + self.outputs.len() <= 4096
+            && sizes.into_iter().all(sane)
+        {
+            Ok(())
+        } else {
+            Err(Blame::you("a specification that no program has"))
+        }
+    }
+
+    /// Elements of one sample of each input.
+    pub fn input_elements(&self) -> impl Iterator<Item = usize> + '_ {
+        self.inputs.iter().map(|input| input.shape.iter().map(|n| *n as usize).product())
+    }
+
+    /// The bytes that one server sends for all outputs of `batch` samples; `None` if that overflows.
+    pub fn output_bytes(&self, batch: usize) -> Option<usize> {
+        let one = |output: &OutputSpec| {
+            let elements: usize = output.shape.iter().map(|n| *n as usize).product();
+            pack::packed_len(elements.checked_mul(batch)?, self.numbers.ring_bits)
+        };
+        self.outputs.iter().try_fold(0usize, |all, output| all.checked_add(one(output)?))
+    }
+
+    /// The bytes that a server is sent for all inputs of `batch` samples; `None` if that overflows.
+    pub fn input_bytes(&self, first: bool, batch: usize) -> Option<usize> {
+        if first {
+            return Some(SEED_BYTES * self.inputs.len());
+        }
+        self.input_elements().try_fold(0usize, |all, elements| {
+            all.checked_add(pack::packed_len(elements.checked_mul(batch)?, self.numbers.ring_bits)?)
+        })
+    }
+
+    /// Cuts what a server was sent for all inputs into one part for each input.
+    ///
+    /// # Errors
+    /// The client sent another number of bytes than the inputs have.
+    pub fn cut_inputs(&self, first: bool, batch: usize, mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, Blame> {
+        if Some(bytes.len()) != self.input_bytes(first, batch) {
+            return Err(Blame::client(format!(
+                "{} bytes of input, where {:?} belong",
+                bytes.len(),
+                self.input_bytes(first, batch)
+            )));
+        }
+        let mut parts = vec![];
+        for elements in self.input_elements() {
+            let len = if first { Some(SEED_BYTES) } else { pack::packed_len(elements * batch, self.numbers.ring_bits) };
+            let cut = len.and_then(|len| bytes.split_at_checked(len));
+            let (part, rest) = cut.ok_or_else(|| Blame::client("inputs that are cut off"))?;
+            parts.push(part.to_vec());
+            bytes = rest;
+        }
+        Ok(parts)
+    }
+
+    /// Encodes and shares `batch` samples of every input. `seed` is fresh for every query.
+    ///
+    /// # Errors
+    /// A value is not finite, beyond its declared range, or the shapes do not fit.
+    pub fn share(&self, inputs: &[&[f32]], batch: usize, seed: [u8; SEED_BYTES]) -> Result<SharedInputs, Blame> {
+        if inputs.len() != self.inputs.len() {
+            return Err(Blame::you(format!("{} inputs, the model has {}", inputs.len(), self.inputs.len())));
+        }
+        for ((values, spec), elements) in inputs.iter().zip(&self.inputs).zip(self.input_elements()) {
+            if batch == 0 || Some(values.len()) != elements.checked_mul(batch) {
+                return Err(Blame::you(format!(
+                    "{} values for the input {}, which has shape {:?}: {elements} for each of {batch} samples",
+                    values.len(),
+                    spec.name,
+                    spec.shape
+                )));
+            }
+        }
+        if self.numbers.ring_bits <= 32 {
+            self.share_in::<u32>(inputs, seed)
+        } else {
+            self.share_in::<u64>(inputs, seed)
+        }
+    }
+
+    fn share_in<L: Lane>(&self, inputs: &[&[f32]], seed: [u8; SEED_BYTES]) -> Result<SharedInputs, Blame> {
+        let ring = self.ring::<L>()?;
+        let root = Seed::new(seed);
+        let (mut server0, mut server1) = (vec![], vec![]);
+        for (index, (values, spec)) in inputs.iter().zip(&self.inputs).enumerate() {
+            let [low, high] = spec.range;
+            let limit = low.abs().max(high.abs());
+            let one = |value: &f32| {
+                let value = f64::from(*value);
+                if value.is_finite() && !(low..=high).contains(&value) {
+                    return Err(Blame::you(format!(
+                        "{value} for the input {}, whose range is {low} to {high}",
+                        spec.name
+                    )));
+                }
+                encode(ring, self.numbers.fraction_bits, limit, value)
+            };
+            let mut secret: Vec<L> = values.iter().map(one).collect::<Result<_, _>>()?;
+            let own = root.derive("input share", &[&(index as u64).to_le_bytes()]);
+            let mut rest = share::complement(ring, &own, &secret);
+            secret.zeroize();
+            let mut packed = vec![];
+            pack::pack(rest.iter().map(|x| x.to_u64()), ring.bits(), &mut packed);
+            rest.zeroize();
+            server0.push(own.bytes().to_vec());
+            server1.push(packed);
+        }
+        Ok(SharedInputs { server0, server1 })
+    }
+
+    /// What each server holds of the first sample of an input: both shares, expanded. For showing them.
+    ///
+    /// # Errors
+    /// The shares are not those of this specification.
+    pub fn expand(&self, shared: &SharedInputs, input: usize) -> Result<[Vec<u64>; 2], Blame> {
+        let count = self.input_elements().nth(input).ok_or_else(|| Blame::you("no such input"))?;
+        let (Some(seed), Some(packed)) = (shared.server0.get(input), shared.server1.get(input)) else {
+            return Err(Blame::you("shares of another specification"));
+        };
+        let seed: [u8; SEED_BYTES] = seed.as_slice().try_into().map_err(|_| Blame::you("a seed that is not one"))?;
+        let second = pack::unpack(packed, self.numbers.ring_bits, count).collect();
+        let first = if self.numbers.ring_bits <= 32 {
+            share::expand(self.ring::<u32>()?, &Seed::new(seed), count).into_iter().map(u64::from).collect()
+        } else {
+            share::expand(self.ring::<u64>()?, &Seed::new(seed), count)
+        };
+        Ok([first, second])
+    }
+
+    /// The numbers that two expanded shares add up to.
+    ///
+    /// # Errors
+    /// The ring does not exist.
+    pub fn join(&self, shares: [&[u64]; 2]) -> Result<Vec<f32>, Blame> {
+        let ring = self.ring::<u64>()?;
+        let [first, second] = shares;
+        let sum = first.iter().zip(second).map(|(a, b)| ring.add(ring.reduce(*a), ring.reduce(*b)));
+        Ok(sum.map(|x| decode(ring, self.numbers.fraction_bits, x) as f32).collect())
+    }
+
+    fn ring<L: Lane>(&self) -> Result<Ring<L>, Blame> {
+        Ring::new(self.numbers.ring_bits).ok_or_else(|| Blame::bug("the specification's ring does not fit its lanes"))
+    }
+
+    /// Puts the outputs together: `shares` are what the two servers sent, all outputs one after the other. One vector of
+    /// values for each output.
+    ///
+    /// # Errors
+    /// A server sent another number of bytes than the outputs have.
+    pub fn reconstruct(&self, batch: usize, shares: [&[u8]; 2]) -> Result<Vec<Vec<f32>>, Blame> {
+        let ring = self.ring::<u64>()?;
+        for (role, share) in crate::Role::ALL.into_iter().zip(shares) {
+            if Some(share.len()) != self.output_bytes(batch) {
+                return Err(Blame::party(
+                    role,
+                    format!("{} bytes of output, where {:?} belong", share.len(), self.output_bytes(batch)),
+                ));
+            }
+        }
+        let ([mut first, mut second], mut outputs) = (shares, vec![]);
+        for output in &self.outputs {
+            let elements = output.shape.iter().map(|n| *n as usize).product::<usize>() * batch;
+            let len = pack::packed_len(elements, ring.bits()).unwrap_or(usize::MAX);
+            let (Some((a, rest0)), Some((b, rest1))) = (first.split_at_checked(len), second.split_at_checked(len))
+            else {
+                return Err(Blame::bug("outputs are shorter than their specification"));
+            };
+            (first, second) = (rest0, rest1);
+            let [a, b] = [a, b].map(|share| pack::unpack(share, ring.bits(), elements));
+            outputs.push(a.zip(b).map(|(a, b)| decode(ring, output.fraction_bits, ring.add(a, b)) as f32).collect());
+        }
+        Ok(outputs)
+    }
+}

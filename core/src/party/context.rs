@@ -1,0 +1,119 @@
+//! What every role has at hand while it carries out a plan: the arithmetic, and its streams.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::error::Blame;
+use crate::field::Prime;
+use crate::party::column::Column;
+use crate::plan::{Block, Domain, Plan, Wire};
+use crate::ring::{Lane, OddRing, Ring};
+use crate::stream::{Label, Pair, Randomness, Scope, Source};
+
+/// Arithmetic and streams, for a batch of units.
+pub(crate) struct Context<L, R> {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) ring: Ring<L>,
+    pub(crate) odd: OddRing,
+    pub(crate) prime: Prime,
+    pub(crate) randomness: R,
+    /// The unit of each sample.
+    pub(crate) units: Range<u64>,
+    /// The step that is being carried out.
+    pub(crate) step: u32,
+    /// The version of the variables.
+    pub(crate) version: u64,
+}
+
+impl<L: Lane, R: Randomness> Context<L, R> {
+    pub(crate) fn new(plan: Arc<Plan>, randomness: R, units: Range<u64>, version: u64) -> Result<Self, Blame> {
+        let bits = plan.numbers().ring_bits;
+        let ring = Ring::new(bits).ok_or_else(|| Blame::bug("the plan's ring does not fit its lanes"))?;
+        let (odd, prime) = (OddRing::beside(bits), Prime::for_bits(bits));
+        Ok(Self { plan, ring, odd, prime, randomness, units, step: 0, version })
+    }
+
+    /// Samples.
+    pub(crate) fn batch(&self) -> usize {
+        (self.units.end - self.units.start) as usize
+    }
+
+    /// Bits of a ring element, ℓ of SecureNN.
+    pub(crate) fn bits(&self) -> usize {
+        self.ring.bits() as usize
+    }
+
+    /// Elements of one sample on `wire`.
+    pub(crate) fn elements<K>(&self, wire: &Wire<K>) -> usize {
+        self.plan.shapes.elements(wire) as usize
+    }
+
+    /// Draws `per_unit` values for each unit from the stream of `pair` for this step and `label`.
+    pub(crate) fn draw<T: Copy + Default>(
+        &self,
+        pair: Pair,
+        label: Label,
+        per_unit: usize,
+        fill: impl Fn(&mut R::Source, &mut [T]),
+    ) -> Result<Vec<T>, Blame> {
+        let mut out = alloc::vec![T::default(); per_unit * self.batch()];
+        for (unit, chunk) in self.units.clone().zip(out.chunks_mut(per_unit.max(1))) {
+            fill(&mut self.randomness.open(pair, Scope::Unit(unit), self.step, label)?, chunk);
+        }
+        Ok(out)
+    }
+
+    /// Draws uniform elements of Z_2^k.
+    pub(crate) fn draw_ring(&self, pair: Pair, label: Label, per_unit: usize) -> Result<Vec<L>, Blame> {
+        self.draw(pair, label, per_unit, |source, out| source.ring(self.ring, out))
+    }
+
+    /// Draws uniform elements of Z_{2^k - 1}.
+    pub(crate) fn draw_odd(&self, pair: Pair, label: Label, per_unit: usize) -> Result<Vec<L>, Blame> {
+        self.draw(pair, label, per_unit, |source, out| source.odd(self.odd, out))
+    }
+
+    /// Draws a block.
+    pub(crate) fn draw_block(&self, pair: Pair, label: Label, block: Block) -> Result<Column<L>, Blame> {
+        Ok(match block.domain {
+            Domain::Ring => Column::Words(self.draw_ring(pair, label, block.elements)?),
+            Domain::Odd => Column::Words(self.draw_odd(pair, label, block.elements)?),
+            Domain::Fraction => {
+                let ring = self.fraction_ring()?;
+                Column::Words(self.draw(pair, label, block.elements, |source, out| source.ring(ring, out))?)
+            }
+            Domain::Field => {
+                let p = self.prime.p();
+                Column::Field(self.draw(pair, label, block.elements, |source, out| source.below(|_| p, out))?)
+            }
+        })
+    }
+
+    /// Z_2^f.
+    fn fraction_ring(&self) -> Result<Ring<L>, Blame> {
+        Ring::new(self.plan.numbers().fraction_bits).ok_or_else(|| Blame::bug("the fraction does not fit its lanes"))
+    }
+
+    /// a - b in the domain.
+    fn minus(&self, domain: Domain, a: Column<L>, b: Column<L>) -> Result<Column<L>, Blame> {
+        if domain == Domain::Field {
+            let pairs = a.field()?.into_iter().zip(b.field()?);
+            return Ok(Column::Field(pairs.map(|(a, b)| self.prime.sub(a, b)).collect()));
+        }
+        let fraction = self.fraction_ring()?;
+        let pairs = a.words()?.into_iter().zip(b.words()?);
+        let minus = |(a, b): (L, L)| match domain {
+            Domain::Odd => L::from_u64(self.odd.sub(a.to_u64(), b.to_u64())),
+            Domain::Fraction => fraction.sub(a, b),
+            Domain::Ring | Domain::Field => self.ring.sub(a, b),
+        };
+        Ok(Column::Words(pairs.map(minus).collect()))
+    }
+
+    /// Shares `secret`: what server1 must be sent, so that it and what server0 draws for `label` add up to it.
+    pub(crate) fn correction(&self, label: Label, block: Block, secret: Column<L>) -> Result<Column<L>, Blame> {
+        let expanded = self.draw_block(Pair::Producer0, label, block)?;
+        self.minus(block.domain, secret, expanded)
+    }
+}

@@ -1,0 +1,334 @@
+//! The machine that each role runs: frames in, frames out, nothing else.
+//!
+//! ```text
+//!            handle(from, frame)                    poll()
+//!  links ───────────────────────▶ Party (level by level) ───────▶ Transmit | Need | Output | Commit | Done
+//! ```
+//! A [`Party`] holds no socket, clock or thread, and the same seeds make it emit the same bytes on every machine. The
+//! host drains [`Party::poll`] until it says [`Event::Need`] or [`Event::Done`], and feeds what the links bring to
+//! [`Party::handle`]. Both ends know the plan, so every frame is checked for being exactly the next one expected.
+
+pub(crate) mod column;
+pub(crate) mod context;
+pub(crate) mod driver;
+mod inbox;
+pub(crate) mod producer;
+pub(crate) mod server;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::Role;
+use crate::deal::Dealer;
+use crate::error::Blame;
+use crate::pack;
+use crate::party::context::Context;
+use crate::party::driver::{Driver, Stage, Want};
+use crate::party::producer::Producer;
+use crate::party::server::{Server, Variable};
+use crate::plan::Plan;
+use crate::ring::{Lane, Ring};
+use crate::role::{S0, S1, Side};
+use crate::share;
+use crate::snapshot::{SharedVariables, Snapshot, Variables};
+use crate::stock::{Burnt, Epoch};
+use crate::stream::{Randomness, Seed, Seeds};
+use crate::wire::Frame;
+
+/// What a party wants of its host.
+#[derive(Debug)]
+pub enum Event {
+    /// Send this frame to that party.
+    Transmit(Role, Frame),
+    /// Nothing can be done until that party sends more.
+    Need(Role),
+    /// This server's shares of all outputs, packed, in the program's order: for the players that the policy names.
+    Output(Vec<Vec<u8>>),
+    /// The weights, opened under their masks: to be used from now on, once the peer has them too.
+    Commit(Snapshot),
+    /// Finished.
+    Done,
+}
+
+/// What moved, as the party counted it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Payload sent to each party.
+    pub sent: BTreeMap<Role, u64>,
+    /// Payload received from each party.
+    pub received: BTreeMap<Role, u64>,
+    /// The levels at which this party sent or received.
+    pub levels: BTreeSet<u32>,
+}
+
+/// One role's part in one session.
+pub struct Party {
+    machine: Box<dyn Machine + Send>,
+}
+
+impl core::fmt::Debug for Party {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Party(hidden)")
+    }
+}
+
+/// What a party's work on one deployed model belongs to: the plan, the version of the weights, the epoch.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    role: Role,
+    plan: Arc<Plan>,
+    hash: [u8; 32],
+    version: u64,
+    epoch: Epoch,
+    seeds: Seeds,
+}
+
+impl Binding {
+    /// `seeds` are this role's for the epoch; they are bound to the plan here, so that no two models share a stream.
+    /// `version` is unlike that of every other deployment of this plan within the epoch.
+    pub fn new(role: Role, plan: Arc<Plan>, version: u64, epoch: Epoch, seeds: &Seeds) -> Self {
+        let hash = plan.hash();
+        let seeds = seeds.bound_to(&hash, version, &epoch);
+        Self { role, plan, hash, version, epoch, seeds }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The plan's identity.
+    pub fn plan_hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// The version of the weights.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whose it is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn seeds(&self) -> &Seeds {
+        &self.seeds
+    }
+
+    fn check(&self, material: &Burnt) -> Result<(), Blame> {
+        if material.epoch() == self.epoch { Ok(()) } else { Err(Blame::you("material of another epoch")) }
+    }
+}
+
+impl Party {
+    /// A server that opens its weights under their masks, once for each version and epoch; ends with [`Event::Commit`].
+    ///
+    /// # Errors
+    /// The shares are not those of the plan's program, or the role is no server.
+    pub fn setup(binding: &Binding, shares: &SharedVariables) -> Result<Self, Blame> {
+        if shares.program() != &binding.plan.program_hash() || shares.version() != binding.version {
+            return Err(Blame::you("shares of another program or version"));
+        }
+        let narrow = binding.plan.numbers().ring_bits <= 32;
+        match (binding.role, narrow) {
+            (Role::Server0, true) => setup::<S0, u32>(binding, shares),
+            (Role::Server0, false) => setup::<S0, u64>(binding, shares),
+            (Role::Server1, true) => setup::<S1, u32>(binding, shares),
+            (Role::Server1, false) => setup::<S1, u64>(binding, shares),
+            (Role::CryptoProducer, _) => Err(Blame::bug("the crypto producer has no weights")),
+        }
+    }
+
+    /// A server that answers one query; `inputs` are this server's shares of the inputs, as the client sent them.
+    ///
+    /// # Errors
+    /// An input is not what the plan says, or the material, the weights and the plan do not belong together.
+    pub fn server(binding: &Binding, variables: &Snapshot, inputs: &[Vec<u8>], material: Burnt) -> Result<Self, Blame> {
+        binding.check(&material)?;
+        if variables.belongs_to() != (binding.role, binding.hash, binding.version, binding.epoch) {
+            return Err(Blame::you("weights of another plan, version or epoch"));
+        }
+        match (binding.role, variables.variables()) {
+            (Role::Server0, Variables::Narrow(v)) => query::<S0, u32>(binding, v.clone(), inputs, material),
+            (Role::Server0, Variables::Wide(v)) => query::<S0, u64>(binding, v.clone(), inputs, material),
+            (Role::Server1, Variables::Narrow(v)) => query::<S1, u32>(binding, v.clone(), inputs, material),
+            (Role::Server1, Variables::Wide(v)) => query::<S1, u64>(binding, v.clone(), inputs, material),
+            (Role::CryptoProducer, _) => Err(Blame::bug("the crypto producer answers no queries")),
+        }
+    }
+
+    /// The crypto producer's part online, for protocols that want one.
+    ///
+    /// # Errors
+    /// The material is of another epoch.
+    pub fn crypto_producer(dealer: &Dealer, material: Burnt) -> Result<Self, Blame> {
+        dealer.binding().check(&material)?;
+        dealer.party(material.units()).map(|machine| Self { machine })
+    }
+
+    /// Takes a frame that `from` sent.
+    ///
+    /// # Errors
+    /// The frame is not the next one that the plan expects of `from`: the session is over.
+    pub fn handle(&mut self, from: Role, frame: &Frame) -> Result<(), Blame> {
+        self.machine.handle(from, frame)
+    }
+
+    /// What to do next.
+    ///
+    /// # Errors
+    /// A message does not decode, or a bug: the session is over.
+    pub fn poll(&mut self) -> Result<Event, Blame> {
+        self.machine.poll()
+    }
+
+    /// What moved so far.
+    pub fn measured(&self) -> &Measured {
+        self.machine.measured()
+    }
+}
+
+/// A role at work, whatever its lanes.
+pub(crate) trait Machine {
+    fn handle(&mut self, from: Role, frame: &Frame) -> Result<(), Blame>;
+    fn poll(&mut self) -> Result<Event, Blame>;
+    fn measured(&self) -> &Measured;
+}
+
+/// Ends a session's work: what is handed out after the last level.
+type Harvest<A> = fn(&mut A) -> Option<Event>;
+
+pub(crate) struct Working<A: driver::Actor> {
+    driver: Driver<A>,
+    harvest: Option<Harvest<A>>,
+}
+
+impl<A: driver::Actor> Machine for Working<A> {
+    fn handle(&mut self, from: Role, frame: &Frame) -> Result<(), Blame> {
+        self.driver.handle(from, frame)
+    }
+
+    fn poll(&mut self) -> Result<Event, Blame> {
+        Ok(match self.driver.poll()? {
+            Want::Transmit(to, frame) => Event::Transmit(to, frame),
+            Want::Need(from) => Event::Need(from),
+            Want::Finished => {
+                self.harvest.take().and_then(|harvest| harvest(&mut self.driver.actor)).unwrap_or(Event::Done)
+            }
+        })
+    }
+
+    fn measured(&self) -> &Measured {
+        &self.driver.measured
+    }
+}
+
+fn setup<S: Side, L: Lane>(binding: &Binding, shares: &SharedVariables) -> Result<Party, Blame>
+where
+    Variables: From<Vec<Variable<L>>>,
+{
+    let plain = shares.expand::<L>(&binding.plan)?.into_iter().map(|share| Variable::Plain(Arc::new(share))).collect();
+    let at = Context::<L, Seeds>::new(Arc::clone(&binding.plan), binding.seeds.clone(), 0..1, binding.version)?;
+    // Material belongs to queries; opening weights wants none.
+    let server = Server::<S, L, Seeds>::for_setup(at, plain);
+    let driver = Driver::new(server, Arc::clone(&binding.plan), Stage::Setup, 1);
+    let belongs = (binding.role, binding.hash, binding.version, binding.epoch);
+    Ok(Party { machine: Box::new(SettingUp { driver, belongs, done: false }) })
+}
+
+/// A server that opens its weights.
+struct SettingUp<S: Side, L: Lane> {
+    driver: Driver<Server<S, L, Seeds>>,
+    belongs: (Role, [u8; 32], u64, Epoch),
+    done: bool,
+}
+
+impl<S: Side, L: Lane> Machine for SettingUp<S, L>
+where
+    Variables: From<Vec<Variable<L>>>,
+{
+    fn handle(&mut self, from: Role, frame: &Frame) -> Result<(), Blame> {
+        self.driver.handle(from, frame)
+    }
+
+    fn poll(&mut self) -> Result<Event, Blame> {
+        Ok(match self.driver.poll()? {
+            Want::Transmit(to, frame) => Event::Transmit(to, frame),
+            Want::Need(from) => Event::Need(from),
+            Want::Finished if self.done => Event::Done,
+            Want::Finished => {
+                self.done = true;
+                let mut variables = core::mem::take(&mut self.driver.actor.variables);
+                for (index, opened) in core::mem::take(&mut self.driver.actor.opened) {
+                    if let Some(place) = variables.get_mut(index as usize) {
+                        *place = opened;
+                    }
+                }
+                Event::Commit(Snapshot::new(self.belongs, variables.into()))
+            }
+        })
+    }
+
+    fn measured(&self) -> &Measured {
+        &self.driver.measured
+    }
+}
+
+/// One input's share, as the client sent it: server0 a seed, server1 packed elements.
+fn input_share<S: Side, L: Lane>(ring: Ring<L>, count: usize, bytes: &[u8]) -> Result<Vec<L>, Blame> {
+    if S::INDEX == 0 {
+        let seed: [u8; 32] =
+            bytes.try_into().map_err(|_| Blame::client(format!("a seed of {} bytes, not 32", bytes.len())))?;
+        return Ok(share::expand(ring, &Seed::new(seed), count));
+    }
+    let wanted = pack::packed_len(count, ring.bits()).ok_or_else(|| Blame::client("an input that is too large"))?;
+    if bytes.len() != wanted {
+        return Err(Blame::client(format!("an input of {} bytes, where {wanted} belong", bytes.len())));
+    }
+    Ok(pack::unpack(bytes, ring.bits(), count).map(L::from_u64).collect())
+}
+
+fn query<S: Side, L: Lane>(
+    binding: &Binding,
+    variables: Vec<Variable<L>>,
+    inputs: &[Vec<u8>],
+    mut material: Burnt,
+) -> Result<Party, Blame> {
+    let plan = Arc::clone(&binding.plan);
+    let at = Context::<L, Seeds>::new(Arc::clone(&plan), binding.seeds.clone(), material.units(), binding.version)?;
+    let batch = at.batch();
+    if inputs.len() != plan.inputs.len() {
+        return Err(Blame::client(format!("{} inputs, where {} belong", inputs.len(), plan.inputs.len())));
+    }
+    let shares = inputs.iter().zip(&plan.inputs);
+    let shares = shares.map(|(bytes, port)| input_share::<S, L>(at.ring, port.elements as usize * batch, bytes));
+    let shares = shares.collect::<Result<_, _>>()?;
+    let server = Server::<S, L, Seeds>::new(at, variables, shares, material.take_material())?;
+    let driver = Driver::new(server, plan, Stage::Query, batch);
+    Ok(Party { machine: Box::new(Working { driver, harvest: Some(harvest_outputs) }) })
+}
+
+fn harvest_outputs<S: Side, L: Lane, R: Randomness>(server: &mut Server<S, L, R>) -> Option<Event> {
+    let bits = server.at.ring.bits();
+    let packed = server.outputs.iter().map(|share| {
+        let mut bytes = Vec::new();
+        pack::pack(share.iter().map(|x| x.to_u64()), bits, &mut bytes);
+        bytes
+    });
+    Some(Event::Output(packed.collect()))
+}
+
+pub(crate) fn producing<L: Lane>(producer: Producer<L, Seeds>) -> Box<dyn Machine + Send> {
+    let (plan, batch) = (Arc::clone(&producer.at.plan), producer.at.batch());
+    let driver = Driver::new(producer, plan, Stage::Query, batch);
+    Box::new(Working { driver, harvest: None })
+}
