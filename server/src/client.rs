@@ -1,0 +1,205 @@
+//! A client of both servers, over their WebSockets.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use selkie::client::message::{Code, MAX_MESSAGE, Refusal, SUBPROTOCOL};
+use selkie::client::{Answer, Prediction, Progress};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use crate::config::Cluster;
+use crate::exit::{Exit, Failure};
+use crate::link::{HttpStream, dial_client};
+use crate::node::fresh;
+use selkie::Role;
+
+/// A server that says nothing for this long, not even that it is alive, is gone.
+const SILENCE: Duration = Duration::from_secs(3);
+/// A quiet server is asked this often whether it is alive.
+const PING: Duration = Duration::from_millis(500);
+
+/// Either kind of connection.
+enum Socket {
+    Plain(Box<WebSocketStream<TcpStream>>),
+    Secure(Box<WebSocketStream<HttpStream>>),
+}
+
+impl Socket {
+    async fn send(&mut self, message: Message) -> Result<(), WsError> {
+        match self {
+            Self::Plain(socket) => socket.send(message).await,
+            Self::Secure(socket) => socket.send(message).await,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<Message, WsError>> {
+        match self {
+            Self::Plain(socket) => socket.next().await,
+            Self::Secure(socket) => socket.next().await,
+        }
+    }
+}
+
+/// A server, as its client sees it.
+struct Server {
+    role: Role,
+    address: String,
+    socket: Socket,
+    heard: tokio::time::Instant,
+}
+
+/// A connection to both servers.
+pub struct Client {
+    servers: [Server; 2],
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [zero, one] = &self.servers;
+        write!(f, "Client({}, {})", zero.address, one.address)
+    }
+}
+
+/// What a refusal means for the exit code.
+#[must_use]
+pub fn failure(refusal: &Refusal) -> Failure {
+    let exit = match refusal.code {
+        Code::Usage => Exit::Usage,
+        Code::Refused => Exit::Refused,
+        Code::Peer => Exit::PeerFailed,
+        Code::Internal => Exit::Other,
+    };
+    Failure::new(exit, &refusal.message)
+}
+
+impl Client {
+    /// Connects to both servers: by plain WebSocket on loopback, elsewhere by TLS with the servers' pinned keys.
+    ///
+    /// # Errors
+    /// A server is not there; the error names it and its address.
+    pub async fn connect(cluster: &Cluster) -> Result<Self, Failure> {
+        let (zero, one) =
+            tokio::join!(Server::connect(cluster, Role::Server0), Server::connect(cluster, Role::Server1));
+        Ok(Self { servers: [zero?, one?] })
+    }
+
+    /// One query: `batch` samples of the model's one input.
+    ///
+    /// # Errors
+    /// The servers refuse, a party fails, or the samples do not fit the model.
+    pub async fn predict(&mut self, model: &str, samples: Vec<f32>, batch: usize) -> Result<Answer, Failure> {
+        let session = fresh().map_err(Failure::other)?;
+        let seed = fresh().map_err(Failure::other)?;
+        let mut prediction = Prediction::new(session, model, None, vec![samples], batch, seed);
+        let now = tokio::time::Instant::now();
+        self.servers.iter_mut().for_each(|server| server.heard = now);
+        let mut ticks = tokio::time::interval_at(now + PING, PING);
+        let [zero, one] = &mut self.servers;
+        loop {
+            while let Some((role, bytes)) = prediction.poll() {
+                let server = if role == selkie::Role::Server0 { &mut *zero } else { &mut *one };
+                server.send(Message::binary(bytes)).await?;
+            }
+            let (server, message) = tokio::select! {
+                message = zero.socket.next() => (&mut *zero, message),
+                message = one.socket.next() => (&mut *one, message),
+                _ = ticks.tick() => {
+                    for server in [&mut *zero, &mut *one] {
+                        server.check().await?;
+                    }
+                    continue;
+                }
+            };
+            server.heard = tokio::time::Instant::now();
+            match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    match prediction.handle(server.role, &bytes).map_err(|refusal| failure(&refusal))? {
+                        Progress::Going => {}
+                        Progress::Done(answer) => return Ok(*answer),
+                    }
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(frame))) => {
+                    let why = frame.map_or_else(|| "it closed the connection".to_owned(), |f| f.reason.to_string());
+                    return Err(server.gone(&why));
+                }
+                Some(Ok(_)) => return Err(server.gone("it sent something that is no message")),
+                Some(Err(error)) => return Err(server.gone(&error.to_string())),
+                None => return Err(server.gone("it closed the connection")),
+            }
+        }
+    }
+}
+
+impl Server {
+    async fn connect(cluster: &Cluster, role: Role) -> Result<Self, Failure> {
+        let address = &cluster.party(role).address;
+        let limit = cluster.limits.handshake().min(SILENCE);
+        let absent = |why: String| Failure::new(Exit::PeerFailed, format!("{role} at {address} is not there: {why}"));
+        let connecting = async {
+            let socket = if address.is_loopback() {
+                let tcp = TcpStream::connect((address.host(), address.port())).await.map_err(|error| {
+                    absent(match error.kind() {
+                        std::io::ErrorKind::ConnectionRefused => {
+                            format!("nobody listens there; start it with `selkie {role} --config …`")
+                        }
+                        _ => error.to_string(),
+                    })
+                })?;
+                // A query is a few short messages that somebody waits for.
+                tcp.set_nodelay(true)?;
+                Socket::Plain(Box::new(open(tcp, &address.to_string()).await.map_err(absent)?))
+            } else {
+                let stream = dial_client(cluster, role).await?;
+                Socket::Secure(Box::new(open(stream, &address.to_string()).await.map_err(absent)?))
+            };
+            Ok(Self { role, address: address.to_string(), socket, heard: tokio::time::Instant::now() })
+        };
+        match timeout(limit, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(absent(format!("it did not answer within {} s", limit.as_secs()))),
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Failure> {
+        match timeout(SILENCE, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.gone(&error.to_string())),
+            Err(_) => Err(self.gone("it takes nothing any more")),
+        }
+    }
+
+    /// Whether it is alive; asks, if it has been quiet.
+    async fn check(&mut self) -> Result<(), Failure> {
+        if self.heard.elapsed() > SILENCE {
+            return Err(self.gone(&format!("nothing was heard of it for {} s", SILENCE.as_secs())));
+        }
+        self.send(Message::Ping(Vec::new().into())).await
+    }
+
+    fn gone(&self, why: &str) -> Failure {
+        Failure::new(Exit::PeerFailed, format!("{} at {} went away: {why}", self.role, self.address))
+    }
+}
+
+async fn open<S>(stream: S, host: &str) -> Result<WebSocketStream<S>, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut request = format!("ws://{host}/client").into_client_request().map_err(|e| e.to_string())?;
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    match client_async_with_config(request, stream, Some(config)).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(WsError::Http(response)) => {
+            Err(format!("whoever answers there is no server of selkie ({})", response.status()))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}

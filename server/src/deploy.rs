@@ -1,0 +1,216 @@
+//! `selkie deploy`: a model's program to all three parties, and a share of its weights to each of the two servers.
+
+use std::path::PathBuf;
+
+use selkie::plan::Plan;
+use selkie::program::{Program, Weights};
+use selkie::{Protocol, SharedVariables};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::client::failure;
+use crate::config::Cluster;
+use crate::exit::{Exit, Failure};
+use crate::identity::Identity;
+use crate::init::DEPLOYER_KEY_FILE;
+use crate::link::{Channel, Link, LinkError, Me, dial};
+use crate::model::{self, ModelArgs};
+use crate::node::hello::{COMMIT, Hello, Staged, decode, encode};
+use crate::node::{fresh, hex, refusal};
+use crate::onnx;
+use crate::store::check_name;
+use crate::tools::protocol;
+use crate::tools::report::{SCHEMA, print_json};
+use selkie::Role;
+
+/// The arguments of `selkie deploy`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model.
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    /// The name under which clients ask for it: a-z, 0-9, '.', '_', '-'.
+    #[arg(long)]
+    name: String,
+    /// Where the parties are.
+    #[arg(long, value_name = "cluster.toml")]
+    config: PathBuf,
+    /// The protocol to run it with.
+    #[arg(long, value_parser = protocol, default_value_t)]
+    protocol: Protocol,
+    #[command(flatten)]
+    how: ModelArgs,
+    /// The deployer's private key; its public key stands in the configuration's `[deployers]`.
+    /// [default: deployer.key beside the configuration]
+    #[arg(long, value_name = "FILE")]
+    deployer_key: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was deployed.
+#[derive(Debug, Clone)]
+pub struct Deployed {
+    /// The program's hash.
+    pub program: [u8; 32],
+    /// The plan's hash, the same at all three parties.
+    pub plan: [u8; 32],
+    /// Unlike that of every other deployment.
+    pub version: u64,
+}
+
+/// Reads the model, deploys it, and says so.
+///
+/// # Errors
+/// The model cannot be planned, a party is missing, refuses, or has made another plan.
+pub async fn run(args: &Args) -> Result<(), Failure> {
+    check_name(&args.name).map_err(Failure::usage)?;
+    let cluster = Cluster::load(&args.config)?;
+    let key_file = args.deployer_key.clone().unwrap_or_else(|| cluster.path().with_file_name(DEPLOYER_KEY_FILE));
+    let identity = Identity::load(&key_file)?;
+    let file = onnx::bytes(&args.model).map_err(Failure::usage)?;
+    let imported = model::import(&onnx::read(&file).map_err(Failure::usage)?, &args.how.options()?)?;
+    let me = Me::deployer(identity)?;
+    let deployed = deploy(&cluster, &me, &args.name, &imported.program, &imported.weights, args.protocol).await?;
+    let (program, plan) = (hex(&deployed.program), hex(&deployed.plan));
+    if args.json {
+        let document = json!({
+            "schema": SCHEMA, "model": args.name, "protocol": args.protocol.name(),
+            "program": program, "plan": plan, "version": format!("{:016x}", deployed.version),
+        });
+        print_json(&document)?;
+    } else {
+        println!("{} is deployed to all three parties.\nprogram {program}\nplan    {plan}", args.name);
+    }
+    Ok(())
+}
+
+/// One party in a deployment.
+struct Target {
+    role: Role,
+    channel: Channel,
+    // The link lives as long as the deployment.
+    _link: Link,
+}
+
+/// Deploys a program and its weights.
+///
+/// # Errors
+/// As [`run`].
+pub async fn deploy(
+    cluster: &Cluster,
+    me: &Me,
+    name: &str,
+    program: &Program,
+    weights: &Weights,
+    protocol: Protocol,
+) -> Result<Deployed, Failure> {
+    let version = u64::from_le_bytes(fresh().map_err(Failure::other)?);
+    deploy_as(cluster, me, name, version, program, weights, protocol).await
+}
+
+/// The same as a version that was chosen before.
+pub(crate) async fn deploy_as(
+    cluster: &Cluster,
+    me: &Me,
+    name: &str,
+    version: u64,
+    program: &Program,
+    weights: &Weights,
+    protocol: Protocol,
+) -> Result<Deployed, Failure> {
+    let plan = Plan::new(program, protocol).map_err(Failure::usage)?;
+    let seed = fresh().map_err(Failure::other)?;
+    let shares = SharedVariables::share(program, &plan, version, weights, seed).map_err(Failure::usage)?;
+    let [zero, one] = shares.map(|shares| Zeroizing::new(encode(&shares)));
+    let program_bytes = program.to_bytes();
+
+    let links = tokio::join!(
+        dial(cluster, me, Role::Server0),
+        dial(cluster, me, Role::Server1),
+        dial(cluster, me, Role::CryptoProducer)
+    );
+    let none = Zeroizing::new(Vec::new());
+    let mut targets = Vec::with_capacity(3);
+    for ((role, link), shares) in
+        Role::ALL.into_iter().zip(present([links.0, links.1, links.2])?).zip([&zero, &one, &none])
+    {
+        let hello = Hello::Deploy {
+            name: name.to_owned(),
+            version,
+            program_bytes: program_bytes.len() as u64,
+            shares_bytes: shares.len() as u64,
+            protocol: protocol.name().to_owned(),
+        };
+        let channel = link.open_channel(encode(&hello))?;
+        let mut target = Target { role, channel, _link: link };
+        let chunk = target._link.frame_limit();
+        for frame in program_bytes.chunks(chunk).chain(shares.chunks(chunk)) {
+            if target.channel.send(frame.to_vec()).await.is_err() {
+                // Its reason is more telling than that it listens no more.
+                target.hear(cluster).await?;
+                return Err(Failure::other(format!("{role} did not take the model to its end")));
+            }
+        }
+        targets.push(target);
+    }
+
+    let ours = Staged { program: program.hash(), plan: plan.hash() };
+    for target in &mut targets {
+        let theirs: Staged = decode(&target.hear(cluster).await?).map_err(Failure::other)?;
+        if theirs != ours {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "{} has made another plan, and nothing was deployed: it has program {} plan {}, here it is program {} plan {}; \
+                     run the same release of selkie everywhere",
+                    target.role,
+                    hex(&theirs.program),
+                    hex(&theirs.plan),
+                    hex(&ours.program),
+                    hex(&ours.plan)
+                ),
+            ));
+        }
+    }
+    // server0 comes last: it is the one that begins to use the model.
+    for target in targets.iter_mut().rev() {
+        target.channel.send(COMMIT.to_vec()).await?;
+        if target.hear(cluster).await? != COMMIT {
+            return Err(Failure::new(
+                Exit::PeerFailed,
+                format!("{} did not confirm: deploy {name} again", target.role),
+            ));
+        }
+    }
+    Ok(Deployed { program: ours.program, plan: ours.plan, version })
+}
+
+/// All links, or an error that names every party that is missing.
+fn present(links: [Result<Link, LinkError>; 3]) -> Result<Vec<Link>, Failure> {
+    let (mut there, mut failures) = (Vec::new(), Vec::new());
+    for link in links {
+        match link {
+            Ok(link) => there.push(link),
+            Err(error) => failures.push(Failure::from(error)),
+        }
+    }
+    let Some(first) = failures.first() else { return Ok(there) };
+    let all: Vec<_> = failures.iter().map(|failure| failure.message.clone()).collect();
+    Err(Failure::new(first.exit, format!("{}; nothing was deployed", all.join("; "))))
+}
+
+impl Target {
+    async fn hear(&mut self, cluster: &Cluster) -> Result<Vec<u8>, Failure> {
+        let limit = cluster.limits.idle();
+        match tokio::time::timeout(limit, self.channel.recv()).await {
+            Ok(Ok(frame)) => Ok(frame),
+            Ok(Err(error)) => Err(failure(&refusal::of_link(cluster, &error))),
+            Err(_) => Err(Failure::new(
+                Exit::PeerFailed,
+                format!("{} at {} said nothing for {} s", self.role, cluster.party(self.role).address, limit.as_secs()),
+            )),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Selkie's servers, crypto producer, model tools and command line.
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod data;
+pub mod demo;
+pub mod deploy;
+pub mod exit;
+pub mod identity;
+pub mod init;
+pub mod link;
+pub mod model;
+pub mod node;
+pub mod onnx;
+pub mod page;
+pub mod predict;
+pub mod store;
+pub mod tools;
+pub mod train;

@@ -1,0 +1,5 @@
+//! Selkie.
+
+fn main() -> std::process::ExitCode {
+    selkie_server::cli::main()
+}

@@ -1,0 +1,289 @@
+//! A client's WebSocket: conversations side by side, each with an id that the client chose.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use selkie::client::message::{Deployed, MAX_MESSAGE, MAX_PART, Refusal, Reply, Request, Session, Stats, VERSION};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Model;
+use selkie::Role;
+
+use super::session::{self, Query};
+use super::{Claim, Node, refusal};
+
+/// Replies that wait for a slow client.
+const BACKLOG: usize = 16;
+/// A quiet client is asked this often whether it is still there, …
+const PING: Duration = Duration::from_secs(15);
+/// … and is gone when it has said nothing for this long.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The limits of a client's WebSocket.
+pub(crate) fn socket_config() -> WebSocketConfig {
+    WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE))
+}
+
+/// A query whose inputs are still coming.
+struct Collecting {
+    model: Arc<Model>,
+    batch: usize,
+    bytes: Vec<u8>,
+    expected: usize,
+    parts: u32,
+    last: Instant,
+    claim: Claim,
+    permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+/// One client.
+struct Client {
+    node: Arc<Node>,
+    collecting: HashMap<Session, Collecting>,
+    replies: mpsc::Sender<Reply>,
+    /// Cancelled when the client is gone: its sessions end.
+    gone: CancellationToken,
+    running: Arc<tokio::sync::Semaphore>,
+}
+
+/// Serves one client until it leaves.
+pub(crate) async fn converse<S>(node: Arc<Node>, socket: WebSocketStream<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sink, mut stream) = socket.split();
+    let (replies, mut outbox) = mpsc::channel::<Reply>(BACKLOG);
+    let gone = node.stop.child_token();
+    let _leaving = gone.clone().drop_guard();
+    let running = Arc::new(tokio::sync::Semaphore::new(node.cluster.limits.sessions_per_peer));
+    let mut client = Client { node, collecting: HashMap::new(), replies, gone: gone.clone(), running };
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut heard, mut pinged) = (Instant::now(), Instant::now());
+    let reason = loop {
+        tokio::select! {
+            message = stream.next() => {
+                heard = Instant::now();
+                match message {
+                    Some(Ok(Message::Binary(bytes))) => {
+                        if let Err(why) = client.take(&bytes).await {
+                            break Some((CloseCode::Policy, why));
+                        }
+                    }
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(Message::Close(_))) | None => break None,
+                    Some(Ok(_)) => break Some((CloseCode::Unsupported, "text is not spoken here".to_owned())),
+                    Some(Err(WsError::Capacity(_))) => {
+                        let why = format!("a message has at most {MAX_MESSAGE} bytes");
+                        break Some((CloseCode::Size, why));
+                    }
+                    Some(Err(_)) => break None,
+                }
+            }
+            Some(reply) = outbox.recv() => {
+                if sink.send(Message::binary(reply.encode())).await.is_err() {
+                    break None;
+                }
+            }
+            _ = ticks.tick() => {
+                client.expire().await;
+                if heard.elapsed() > SILENCE {
+                    break None;
+                }
+                if heard.elapsed() > PING && pinged.elapsed() > PING {
+                    pinged = Instant::now();
+                    if sink.send(Message::Ping(Vec::new().into())).await.is_err() {
+                        break None;
+                    }
+                }
+            }
+            () = gone.cancelled() => break Some((CloseCode::Away, "this party is shutting down".to_owned())),
+        }
+    };
+    if let Some((code, reason)) = reason {
+        // A courtesy: the client is dropped in any case.
+        let _ = sink.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
+    }
+}
+
+impl Client {
+    /// Takes one message. An error ends the connection: without a session id there is nobody to answer.
+    async fn take(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let request = Request::decode(bytes).map_err(|blame| blame.to_string())?;
+        let session = request.session();
+        if let Err(refusal) = self.act(request).await {
+            self.collecting.remove(&session);
+            self.reply(Reply::Refused { session, refusal }).await;
+        }
+        Ok(())
+    }
+
+    async fn reply(&self, reply: Reply) {
+        // This task empties the outbox itself, so it must not wait for room in it.
+        if let Err(mpsc::error::TrySendError::Full(reply)) = self.replies.try_send(reply) {
+            let replies = self.replies.clone();
+            self.node.spawn(async move { drop(replies.send(reply).await) });
+        }
+    }
+
+    async fn act(&mut self, request: Request) -> Result<(), Refusal> {
+        if self.node.role == Role::CryptoProducer {
+            return Err(refusal::usage("the crypto producer answers no clients: ask server0 and server1"));
+        }
+        match request {
+            Request::List { session } => {
+                let deployed = |model: Arc<Model>| Deployed {
+                    name: model.name.clone(),
+                    protocol: model.protocol().name().to_owned(),
+                    input: model.spec.inputs.first().map(|input| input.shape.clone()).unwrap_or_default(),
+                    output: model.spec.outputs.first().map(|output| output.shape.clone()).unwrap_or_default(),
+                };
+                let models = self.node.models().into_iter().map(deployed).collect();
+                self.reply(Reply::Models { session, models }).await;
+            }
+            Request::Describe { version, session, model, protocol } => {
+                let spec = self.describe(version, &model, protocol.as_deref())?.spec.clone();
+                self.reply(Reply::Spec { session, spec }).await;
+            }
+            Request::Ask { session, model, plan, batch } => self.ask(session, &model, plan, batch as usize)?,
+            Request::Part { session, index, bytes } => self.part(session, index, &bytes)?,
+        }
+        Ok(())
+    }
+
+    fn model(&self, name: &str) -> Result<Arc<Model>, Refusal> {
+        self.node.model(name).ok_or_else(|| {
+            let names: Vec<_> = self.node.models().iter().map(|model| model.name.clone()).collect();
+            let shown: String = name.chars().take(80).collect();
+            let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            refusal::usage(format!(
+                "no model is called {shown:?} at {}; those deployed are: {there}. `selkie deploy … --name NAME` deploys one",
+                self.node.role
+            ))
+        })
+    }
+
+    fn describe(&self, version: u16, name: &str, protocol: Option<&str>) -> Result<Arc<Model>, Refusal> {
+        if version != VERSION {
+            return Err(refusal::usage(format!(
+                "the client speaks version {version} of the messages and {} speaks {VERSION}: use the same release of selkie",
+                self.node.role
+            )));
+        }
+        let model = self.model(name)?;
+        match protocol {
+            Some(wanted) if wanted != model.protocol().name() => {
+                let shown: String = wanted.chars().take(40).collect();
+                Err(refusal::usage(format!(
+                    "{name} is not deployed for the protocol {shown:?} but for {}",
+                    model.protocol()
+                )))
+            }
+            _ => Ok(model),
+        }
+    }
+
+    fn ask(&mut self, session: Session, name: &str, plan: [u8; 32], batch: usize) -> Result<(), Refusal> {
+        let model = self.model(name)?;
+        if model.spec.plan != plan {
+            return Err(refusal::refused(format!("{name} was just deployed anew: ask again")));
+        }
+        session::check_batch(&self.node, &model, batch)?;
+        let first = self.node.role == Role::Server0;
+        let expected = model.spec.input_bytes(first, batch).unwrap_or(usize::MAX);
+        if expected as u64 > self.node.cluster.limits.session_bytes {
+            return Err(refusal::usage(format!(
+                "{expected} bytes of input, and limits.session_bytes allows {}: ask for fewer samples at a time",
+                self.node.cluster.limits.session_bytes
+            )));
+        }
+        if self.collecting.len() >= self.node.cluster.limits.sessions_per_peer {
+            return Err(refusal::refused(
+                "this client has limits.sessions_per_peer queries open: wait for their answers",
+            ));
+        }
+        let permit = self.node.sessions.clone().try_acquire_owned().map_err(|_| {
+            refusal::refused(format!("{} is busy with limits.sessions queries: ask again in a moment", self.node.role))
+        })?;
+        let Some(claim) = self.node.claim(session) else {
+            return Err(refusal::usage("this session id is in use: choose a fresh random one for every query"));
+        };
+        let last = Instant::now();
+        let query = Collecting { model, batch, bytes: Vec::new(), expected, parts: 0, last, claim, permit };
+        self.collecting.insert(session, query);
+        Ok(())
+    }
+
+    fn part(&mut self, session: Session, index: u32, bytes: &[u8]) -> Result<(), Refusal> {
+        let Some(query) = self.collecting.get_mut(&session) else {
+            return Err(refusal::usage("a piece of an input that was not announced"));
+        };
+        if index != query.parts {
+            let next = query.parts;
+            return Err(refusal::usage(format!("part {index} of the inputs, where part {next} comes next")));
+        }
+        if bytes.is_empty() || bytes.len() > MAX_PART || bytes.len() > query.expected - query.bytes.len() {
+            return Err(refusal::usage(format!(
+                "more input than the {} bytes announced, or an empty part",
+                query.expected
+            )));
+        }
+        query.bytes.extend_from_slice(bytes);
+        query.parts += 1;
+        query.last = Instant::now();
+        if query.bytes.len() < query.expected {
+            return Ok(());
+        }
+        let Some(complete) = self.collecting.remove(&session) else { return Ok(()) };
+        self.start(session, complete)
+    }
+
+    /// The input is complete: the query runs beside the connection.
+    fn start(&self, session: Session, collected: Collecting) -> Result<(), Refusal> {
+        let Collecting { model, batch, bytes, claim, permit, .. } = collected;
+        let bytes = zeroize::Zeroizing::new(bytes);
+        let running = self.running.clone().try_acquire_owned().map_err(|_| {
+            refusal::refused("this client has limits.sessions_per_peer queries running: wait for their answers")
+        })?;
+        let inputs = model.spec.cut_inputs(self.node.role == Role::Server0, batch, &bytes)?;
+        let (node, replies, gone) = (self.node.clone(), self.replies.clone(), self.gone.clone());
+        self.node.spawn(async move {
+            let _held = (claim, permit, running);
+            let query = Query { session, model, batch, inputs };
+            let answered = session::answer(&node, query, gone).await;
+            // Should the client be gone, there is nobody to tell.
+            let _ = match answered {
+                Ok((output, stats)) => send(&replies, session, &output, stats).await,
+                Err(refusal) => replies.send(Reply::Refused { session, refusal }).await.map_err(drop),
+            };
+        });
+        Ok(())
+    }
+
+    /// Ends what was begun and not gone on with.
+    async fn expire(&mut self) {
+        let idle = self.node.cluster.limits.idle();
+        let late: Vec<_> =
+            self.collecting.iter().filter(|(_, query)| query.last.elapsed() > idle).map(|(id, _)| *id).collect();
+        for session in late {
+            self.collecting.remove(&session);
+            let refusal = refusal::usage(format!("no more input came for {} s", idle.as_secs()));
+            self.reply(Reply::Refused { session, refusal }).await;
+        }
+    }
+}
+
+async fn send(replies: &mpsc::Sender<Reply>, session: Session, output: &[u8], stats: Stats) -> Result<(), ()> {
+    for (index, part) in (0..).zip(output.chunks(MAX_PART)) {
+        replies.send(Reply::Part { session, index, bytes: part.to_vec() }).await.map_err(drop)?;
+    }
+    replies.send(Reply::Finished { session, stats }).await.map_err(drop)
+}

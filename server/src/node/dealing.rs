@@ -1,0 +1,217 @@
+//! Correlated randomness on its way from the crypto producer to server1: server1 says for how many units it has room, and no
+//! more are dealt.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use selkie::client::message::Refusal;
+use selkie::deal::Dealer;
+use tokio::sync::{OnceCell, mpsc};
+use tokio::time::sleep;
+
+use crate::link::{Channel, LinkError};
+use selkie::Role;
+
+use super::era::{Era, Ready, Wish};
+use super::hello::{About, Hello, Units, Want, decode, encode};
+use super::setup::{agree, agreed_era};
+use super::{Node, refusal};
+
+/// Units dealt in one go.
+const CHUNK: u64 = 4;
+/// server1 asks when it has room for this part of its stock, …
+const PART: usize = 8;
+/// … and for no more than this many at once.
+const MOST: usize = 1024;
+/// Between attempts to be dealt to.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// server1's part: keeps the stock full until the era is over or the model was replaced.
+pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) {
+    if ready.model.plan.unit_bytes() == 0 {
+        return;
+    }
+    let keeping = async {
+        while era.current(ready.model.version).is_some() {
+            if let Err(error) = receive(&era, &ready).await {
+                let refusal = refusal::of_link(&node.cluster, &error);
+                tracing::warn!(model = %ready.model.name, why = %refusal, "nothing is dealt");
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = keeping => {}
+        () = era.over.cancelled() => {}
+    }
+}
+
+async fn receive(era: &Era, ready: &Ready) -> Result<(), LinkError> {
+    let link = era
+        .link(Role::CryptoProducer)
+        .ok_or_else(|| LinkError::Local("a bug here: an epoch without a crypto producer".to_owned()))?;
+    let mut channel = link.open_channel(encode(&Hello::Deal(era.about(&ready.model))))?;
+    let plan = &ready.model.plan;
+    let misbehaved = |what: String| LinkError::Misbehaved {
+        peer: Role::CryptoProducer.into(),
+        address: link.address().to_owned(),
+        what,
+    };
+    let threshold = (ready.stock().capacity() / PART).max(1);
+    while era.current(ready.model.version).is_some() {
+        let moved = ready.moved.notified();
+        tokio::pin!(moved);
+        moved.as_mut().enable();
+        let (first, room) = ready.stock().wanted();
+        // A little room is not worth asking for, unless somebody waits.
+        if room == 0 || (room < threshold && first >= ready.awaited.load(Ordering::Acquire)) {
+            moved.await;
+            continue;
+        }
+        let count = room.min(MOST) as u32;
+        channel.send(encode(&Want { first, count })).await?;
+        for unit in first..first + u64::from(count) {
+            let mut material = Vec::with_capacity(plan.unit_bytes());
+            while material.len() < plan.unit_bytes() {
+                let frame = channel.recv().await?;
+                if frame.is_empty() || frame.len() > plan.unit_bytes() - material.len() {
+                    return Err(misbehaved("it dealt more than was asked for".to_owned()));
+                }
+                material.extend_from_slice(&frame);
+            }
+            ready.stock().put(unit, material).map_err(|blame| misbehaved(blame.what().to_owned()))?;
+            ready.moved.notify_waiters();
+        }
+    }
+    Ok(())
+}
+
+/// server1's: gives sessions their units, in the order in which they were asked for.
+pub(crate) async fn hand_out(era: Arc<Era>, ready: Arc<Ready>, mut wishes: mpsc::UnboundedReceiver<Wish>) {
+    let handing = async {
+        while let Some((units, session)) = wishes.recv().await {
+            ready.awaited.store(units.end, Ordering::Release);
+            ready.moved.notify_waiters();
+            loop {
+                let moved = ready.moved.notified();
+                tokio::pin!(moved);
+                moved.as_mut().enable();
+                {
+                    let mut stock = ready.stock();
+                    // Units that no session asked for must go, or there is never room for those that one did.
+                    let skipped = stock.next()..units.start.min(stock.wanted().0);
+                    if !skipped.is_empty() && ready.model.plan.unit_bytes() > 0 {
+                        let _ = stock.burn(skipped);
+                        ready.moved.notify_waiters();
+                    }
+                    if stock.holds(&units) {
+                        if let Ok(burnt) = stock.burn(units) {
+                            // A session that has ended meanwhile has burnt its units all the same.
+                            let _ = session.send(burnt);
+                        }
+                        ready.moved.notify_waiters();
+                        break;
+                    }
+                    if units.start < stock.next() || session.is_closed() {
+                        break;
+                    }
+                }
+                moved.await;
+            }
+        }
+    };
+    tokio::select! {
+        () = handing => {}
+        () = era.over.cancelled() => {}
+    }
+}
+
+/// The crypto producer's part, on a channel that server1 opened.
+pub(crate) async fn deal(node: Arc<Node>, about: About, channel: Channel) {
+    let mut channel = channel;
+    let result = match ready_for(&node, &about).await {
+        Ok((era, ready)) => {
+            let limit = era.link(Role::Server1).map_or(1024, |link| link.frame_limit());
+            tokio::select! {
+                result = dealing(&node, &ready, &mut channel, limit) => result,
+                () = era.over.cancelled() => Err(refusal::refused("the epoch is over")),
+            }
+        }
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(refusal) = result {
+        tracing::warn!(model = %about.model, why = %refusal, "dealing ended");
+        channel.fail(&refusal::to_reason(&refusal));
+    }
+}
+
+async fn dealing(node: &Node, ready: &Arc<Ready>, channel: &mut Channel, limit: usize) -> Result<(), Refusal> {
+    let lost = |error: LinkError| refusal::of_link(&node.cluster, &error);
+    let dealer = ready.dealer.clone().ok_or_else(|| refusal::bug("a producer without masks"))?;
+    // Dealing a unit again, after a broken attempt, gives server1 the same bytes again.
+    let mut next = None;
+    loop {
+        let want: Want =
+            decode(&channel.recv().await.map_err(lost)?).map_err(|what| refusal::peer(Role::Server1, what))?;
+        let fits = |units: &Range<u64>| units.start == next.unwrap_or(units.start) && want.count as usize <= MOST;
+        let Some(units) = want.range().filter(fits) else {
+            let what = format!("server1 wants {} units from unit {} on, after unit {next:?}", want.count, want.first);
+            return Err(refusal::peer(Role::Server1, what));
+        };
+        next = Some(units.end);
+        for start in units.clone().step_by(CHUNK as usize) {
+            let chunk = start..(start + CHUNK).min(units.end);
+            let permit = node.dealing.clone().acquire_owned().await;
+            let dealer: Arc<Dealer> = dealer.clone();
+            let dealt = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                dealer.deal(chunk)
+            });
+            for unit in dealt.await.map_err(|_| refusal::bug("the dealer stopped"))?? {
+                for frame in unit.chunks(limit) {
+                    channel.send(frame.to_vec()).await.map_err(lost)?;
+                }
+            }
+        }
+    }
+}
+
+/// The crypto producer's: a model with its masks drawn.
+pub(crate) async fn ready_for(node: &Arc<Node>, about: &About) -> Result<(Arc<Era>, Arc<Ready>), Refusal> {
+    let era = agreed_era(node, about)?;
+    // The version before the current one still serves the sessions that began on it.
+    if let Some(ready) = era.current(about.version).filter(|ready| era.about(&ready.model) == *about) {
+        return Ok((era, ready));
+    }
+    let (era, model) = agree(node, about)?;
+    let cell = {
+        let mut dealers = era.dealers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        dealers.entry(about.version).or_insert_with(|| Arc::new(OnceCell::new())).clone()
+    };
+    let made = cell.get_or_try_init(|| async {
+        let binding = era.bind(&model);
+        let bound = binding.clone();
+        let dealer = tokio::task::spawn_blocking(move || Dealer::new(bound));
+        let dealer = dealer.await.map_err(|_| refusal::bug("the dealer stopped"))??;
+        let (ready, _) = Ready::new(model.clone(), binding, None, Some(Arc::new(dealer)), &node.cluster.limits);
+        let ready = Arc::new(ready);
+        era.activate(ready.clone());
+        Ok::<_, Refusal>(ready)
+    });
+    let ready = made.await?.clone();
+    Ok((era, ready))
+}
+
+/// The crypto producer's: burns a session's units.
+pub(crate) fn burn(node: &Node, about: &About, units: &Units) -> Result<selkie::Burnt, Refusal> {
+    let era = agreed_era(node, about)?;
+    if era.current(about.version).is_none() {
+        agree(node, about)?;
+    }
+    let range = units.range().ok_or_else(|| refusal::peer(Role::Server0, "server0 began a session without units"))?;
+    let mut numbers = era.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let stock = numbers.entry(about.version).or_insert_with(|| selkie::Stock::of_numbers(era.epoch));
+    Ok(stock.burn(range)?)
+}

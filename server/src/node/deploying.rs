@@ -1,0 +1,127 @@
+//! A party's part in a deployment: it reads the program, makes its own plan, says what it has, and keeps it when the deployer
+//! has seen that all three have the same.
+
+use std::sync::Arc;
+
+use selkie::client::message::Refusal;
+use selkie::plan::Plan;
+use selkie::program::Program;
+use selkie::{Protocol, SharedVariables};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::identity::PartyKey;
+use crate::link::Channel;
+use crate::store::{self, Model};
+use selkie::Role;
+
+use super::hello::{COMMIT, Staged, decode, encode};
+use super::{Node, hex, refusal};
+
+/// The largest program, in bytes.
+const MAX_PROGRAM: u64 = 16 << 20;
+/// The largest shares, in bytes.
+const MAX_SHARES: u64 = 1 << 30;
+
+/// A deployment as it is announced.
+pub(crate) struct Coming {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) program_bytes: u64,
+    pub(crate) shares_bytes: u64,
+    pub(crate) protocol: String,
+}
+
+/// Takes a model from a deployer, whose key is pinned.
+pub(crate) async fn take(node: Arc<Node>, key: PartyKey, coming: Coming, mut channel: Channel) {
+    let deployer = node.cluster.deployer(&key).unwrap_or("somebody").to_owned();
+    match taking(&node, &coming, &mut channel).await {
+        Ok(model) => tracing::info!(model = %model.name, version = model.version, %deployer, "deployed"),
+        Err(refusal) => {
+            let name: String = coming.name.chars().take(80).collect();
+            tracing::warn!(model = %name, %deployer, why = %refusal, "not deployed");
+            channel.fail(&refusal::to_reason(&refusal));
+        }
+    }
+}
+
+async fn taking(node: &Arc<Node>, coming: &Coming, channel: &mut Channel) -> Result<Arc<Model>, Refusal> {
+    store::check_name(&coming.name).map_err(refusal::usage)?;
+    if coming.program_bytes > MAX_PROGRAM || coming.shares_bytes > MAX_SHARES {
+        return Err(refusal::refused(format!(
+            "the model is too large: a program has at most {MAX_PROGRAM} bytes and shares {MAX_SHARES}"
+        )));
+    }
+    if (coming.shares_bytes == 0) != (node.role == Role::CryptoProducer) {
+        return Err(refusal::usage(format!("{} bytes of shares are not for {}", coming.shares_bytes, node.role)));
+    }
+    let protocol = Protocol::named(&coming.protocol).ok_or_else(|| {
+        let shown: String = coming.protocol.chars().take(40).collect();
+        refusal::usage(format!("{} knows no protocol {shown:?}: run the same release of selkie everywhere", node.role))
+    })?;
+    let Ok(_turn) = node.deploying.try_lock() else {
+        return Err(refusal::refused(format!("another model is just being deployed to {}: try again", node.role)));
+    };
+    let program = read(node, channel, coming.program_bytes).await?;
+    let shares = read(node, channel, coming.shares_bytes).await?;
+    let (role, name, version) = (node.role, coming.name.clone(), coming.version);
+    let staged = tokio::task::spawn_blocking(move || stage(role, &name, version, protocol, &program, &shares));
+    let model = Arc::new(staged.await.map_err(|_| refusal::bug("planning stopped"))??);
+
+    let answer = encode(&Staged { program: model.spec.program, plan: model.spec.plan });
+    channel.send(answer).await.map_err(|e| refusal::refused(e.to_string()))?;
+    if next(node, channel).await? != COMMIT {
+        return Err(refusal::usage("the deployer did not commit"));
+    }
+    if !node.take_version(version) {
+        return Err(refusal::refused(format!(
+            "version {version:016x} was deployed before, and its masks must not be used twice: deploy again"
+        )));
+    }
+    let (keeper, kept) = (node.clone(), model.clone());
+    let saved = tokio::task::spawn_blocking(move || keeper.store.save(&kept)).await;
+    saved
+        .map_err(|_| refusal::bug("storing stopped"))?
+        .map_err(|error| refusal::refused(format!("{role} could not store the model: {error}")))?;
+    node.put(model.clone());
+    // The deployer may be gone; the model is here all the same.
+    let _ = channel.send(COMMIT.to_vec()).await;
+    Ok(model)
+}
+
+fn stage(
+    role: Role,
+    name: &str,
+    version: u64,
+    protocol: Protocol,
+    program: &[u8],
+    shares: &[u8],
+) -> Result<Model, Refusal> {
+    let program = Program::from_bytes(program)?;
+    let plan = Plan::new(&program, protocol).map_err(|error| refusal::usage(error.to_string()))?;
+    let shares: Option<SharedVariables> = match shares {
+        [] => None,
+        bytes => Some(decode(bytes).map_err(|what| refusal::usage(format!("{role} was sent {what}")))?),
+    };
+    tracing::debug!(%role, plan = %hex(&plan.hash()), "staged");
+    Model::new(role, name, program, plan, version, shares).map_err(refusal::usage)
+}
+
+async fn read(node: &Node, channel: &mut Channel, bytes: u64) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let mut all = Zeroizing::new(Vec::new());
+    while (all.len() as u64) < bytes {
+        let frame = Zeroizing::new(next(node, channel).await?);
+        if frame.is_empty() || frame.len() as u64 > bytes - all.len() as u64 {
+            return Err(refusal::usage("more bytes than were announced"));
+        }
+        all.extend_from_slice(&frame);
+    }
+    Ok(all)
+}
+
+async fn next(node: &Node, channel: &mut Channel) -> Result<Vec<u8>, Refusal> {
+    match timeout(node.cluster.limits.idle(), channel.recv()).await {
+        Ok(frame) => frame.map_err(|error| refusal::refused(format!("the deployer went away: {error}"))),
+        Err(_) => Err(refusal::refused("the deployer said nothing for limits.idle_seconds")),
+    }
+}

@@ -1,0 +1,183 @@
+//! What lasts from the moment that all three parties are linked until one of the links is lost.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use selkie::deal::Dealer;
+use selkie::party::Binding;
+use selkie::plan::Plan;
+use selkie::{Burnt, Epoch, Seed, Seeds, Snapshot, Stock};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Limits;
+use crate::link::Link;
+use crate::store::Model;
+use selkie::Role;
+
+use super::hello::About;
+
+/// The most that one model's stock holds, in bytes.
+const STOCK_BYTES: usize = 1 << 30;
+
+/// The time between two losses of a link.
+pub(crate) struct Era {
+    role: Role,
+    /// Fresh from all three parties.
+    pub(crate) epoch: Epoch,
+    links: [(Role, Link); 2],
+    /// Cancelled when the era is over.
+    pub(crate) over: CancellationToken,
+    ready: Mutex<Table>,
+    /// The crypto producer's: the units burnt of each version.
+    pub(crate) numbers: Mutex<HashMap<u64, Stock>>,
+    /// The crypto producer's: models whose masks are drawn, or being drawn.
+    pub(crate) dealers: Mutex<HashMap<u64, Arc<OnceCell<Arc<Ready>>>>>,
+    /// Why models could not be set up, by version; it rings when one could, too.
+    pub(crate) failures: watch::Sender<HashMap<u64, String>>,
+}
+
+/// The models that can be used.
+#[derive(Default)]
+struct Table {
+    by_version: HashMap<u64, Arc<Ready>>,
+    /// The version in use under a name.
+    latest: HashMap<String, u64>,
+}
+
+/// server1's: a session's wish for units, and where they go.
+pub(crate) type Wish = (Range<u64>, oneshot::Sender<Burnt>);
+
+/// A model in use within an era.
+pub(crate) struct Ready {
+    pub(crate) model: Arc<Model>,
+    pub(crate) binding: Binding,
+    /// The servers' opened weights.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The crypto producer's masks.
+    pub(crate) dealer: Option<Arc<Dealer>>,
+    stock: Mutex<Stock>,
+    /// server1's: a session waits for the units before this one.
+    pub(crate) awaited: AtomicU64,
+    /// Rings when the stock grows or shrinks, or a session waits.
+    pub(crate) moved: Notify,
+    /// server1's: sessions take their units in the order in which they came.
+    pub(crate) wishes: mpsc::UnboundedSender<Wish>,
+}
+
+impl Era {
+    pub(crate) fn new(role: Role, nonces: [[u8; 32]; 3], links: [(Role, Link); 2]) -> Self {
+        let [n0, n1, n2] = &nonces;
+        Self {
+            role,
+            epoch: Epoch::new([n0, n1, n2]),
+            links,
+            over: CancellationToken::new(),
+            ready: Mutex::default(),
+            numbers: Mutex::default(),
+            dealers: Mutex::default(),
+            failures: watch::Sender::default(),
+        }
+    }
+
+    /// The link to a party.
+    pub(crate) fn link(&self, to: Role) -> Option<&Link> {
+        self.links.iter().find(|(role, _)| *role == to).map(|(_, link)| link)
+    }
+
+    /// Waits until one of the two links is lost.
+    pub(crate) async fn broken(&self) {
+        let [(_, a), (_, b)] = &self.links;
+        tokio::select! {
+            _ = a.closed() => {}
+            _ = b.closed() => {}
+        }
+    }
+
+    /// What this party's work on a model belongs to.
+    pub(crate) fn bind(&self, model: &Model) -> Binding {
+        let seed = |to| Seed::new(self.link(to).map(|link| *link.pair_seed().as_bytes()).unwrap_or_default());
+        let seeds = match self.role {
+            Role::Server0 => Seeds::server0(seed(Role::Server1), seed(Role::CryptoProducer)),
+            Role::Server1 => Seeds::server1(seed(Role::Server0), seed(Role::CryptoProducer)),
+            Role::CryptoProducer => Seeds::crypto_producer(seed(Role::Server0), seed(Role::Server1)),
+        };
+        Binding::new(self.role, model.plan.clone(), model.version, self.epoch, &seeds)
+    }
+
+    /// What the others must know before they compute with us on this model.
+    pub(crate) fn about(&self, model: &Model) -> About {
+        About {
+            model: model.name.clone(),
+            program: model.spec.program,
+            plan: model.spec.plan,
+            version: model.version,
+            epoch: *self.epoch.as_bytes(),
+        }
+    }
+
+    /// The model of this version, if it can be used.
+    pub(crate) fn current(&self, version: u64) -> Option<Arc<Ready>> {
+        self.table().by_version.get(&version).cloned()
+    }
+
+    /// A model can be used from now on. The version before it is kept, too, so that predictions finish on the version on which
+    /// they began.
+    pub(crate) fn activate(&self, ready: Arc<Ready>) {
+        let (name, version) = (ready.model.name.clone(), ready.model.version);
+        let mut table = self.table();
+        let before = table.latest.insert(name.clone(), version);
+        table.by_version.retain(|v, other| other.model.name != name || Some(*v) == before);
+        table.by_version.insert(version, ready);
+        drop(table);
+        self.failures.send_modify(|failures| {
+            failures.remove(&version);
+        });
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ready {
+    pub(crate) fn new(
+        model: Arc<Model>,
+        binding: Binding,
+        snapshot: Option<Snapshot>,
+        dealer: Option<Arc<Dealer>>,
+        limits: &Limits,
+    ) -> (Self, mpsc::UnboundedReceiver<Wish>) {
+        let epoch = binding.epoch();
+        let stock = match binding.role() {
+            selkie::Role::Server1 => Stock::new(epoch, model.plan.unit_bytes(), capacity(&model.plan, limits)),
+            _ => Stock::of_numbers(epoch),
+        };
+        let (wishes, asked) = mpsc::unbounded_channel();
+        let stock = Mutex::new(stock);
+        (
+            Self { model, binding, snapshot, dealer, stock, awaited: AtomicU64::new(0), moved: Notify::new(), wishes },
+            asked,
+        )
+    }
+
+    pub(crate) fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The units of a model that server1 keeps, and so the largest batch.
+pub(crate) fn capacity(plan: &Plan, limits: &Limits) -> usize {
+    limits.stock_units.min((STOCK_BYTES / plan.unit_bytes().max(1)).max(1))
+}
+
+/// A link's name: both ends know it, it is new on every link, and it says nothing about the seed.
+pub(crate) fn link_name(link: &Link) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"selkie link name 1");
+    hash.update(link.pair_seed().as_bytes());
+    hash.finalize().into()
+}

@@ -1,0 +1,120 @@
+//! What parties and deployers say to each other on a channel before the protocol's own frames: the first message says what
+//! the channel is for.
+
+use selkie::client::message::Session;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// What two parties must agree on before they compute together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// The model's name.
+    pub(crate) model: String,
+    /// The program's hash.
+    pub(crate) program: [u8; 32],
+    /// The plan's hash.
+    pub(crate) plan: [u8; 32],
+    /// The version of the weights.
+    pub(crate) version: u64,
+    /// The epoch.
+    pub(crate) epoch: [u8; 32],
+}
+
+/// The units that a session burns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Units {
+    /// The first.
+    pub(crate) first: u64,
+    /// One for each sample.
+    pub(crate) count: u32,
+}
+
+impl Units {
+    /// As a range; `None` if there is none.
+    pub(crate) fn range(&self) -> Option<std::ops::Range<u64>> {
+        let end = self.first.checked_add(u64::from(self.count))?;
+        (self.count > 0).then_some(self.first..end)
+    }
+}
+
+/// The first message on a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Hello {
+    /// server0 to the others: let us agree on an epoch. Answered by [`Joined`].
+    Epoch {
+        /// Fresh.
+        nonce: [u8; 32],
+    },
+    /// server0 to server1: let us open this model's weights under their masks.
+    Setup(About),
+    /// server1 to the crypto producer: deal for this model, as [`Want`]s ask.
+    Deal(About),
+    /// server0 to both others, and server1 to the crypto producer: a query.
+    Session {
+        /// The client's name for it.
+        session: Session,
+        /// What is computed.
+        about: About,
+        /// What is burnt.
+        units: Units,
+    },
+    /// A deployer to every party: here comes a model; answered by [`Staged`].
+    Deploy {
+        /// The model's name.
+        name: String,
+        /// Unlike that of every other deployment.
+        version: u64,
+        /// The program's length in bytes; frames of it follow.
+        program_bytes: u64,
+        /// The shares' length in bytes; frames of them follow. 0 for the crypto producer.
+        shares_bytes: u64,
+        /// The protocol's name.
+        protocol: String,
+    },
+}
+
+/// A party's answer to [`Hello::Epoch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Joined {
+    /// Fresh.
+    pub(crate) nonce: [u8; 32],
+    /// The party's link to server0 by its public name.
+    pub(crate) to_server0: [u8; 32],
+    /// The party's link to the third party by its public name.
+    pub(crate) to_third: [u8; 32],
+}
+
+/// server0's last word on an epoch: everybody's nonces in order. Answered by an empty frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Begin {
+    /// server0's, server1's, the crypto producer's.
+    pub(crate) nonces: [[u8; 32]; 3],
+}
+
+/// server1 to the crypto producer: there is room for these units.
+pub(crate) type Want = Units;
+
+/// A party's answer to a deployer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Staged {
+    /// The program that it read.
+    pub(crate) program: [u8; 32],
+    /// The plan that it made.
+    pub(crate) plan: [u8; 32],
+}
+
+/// Both ends' word that a set-up is complete, and a deployer's that a model is to be kept.
+pub(crate) const COMMIT: &[u8] = b"commit";
+
+/// A message's bytes.
+pub(crate) fn encode(message: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(message).unwrap_or_default()
+}
+
+/// A message from its bytes; all of them must belong to it.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Ok(message),
+        _ => Err("a message that cannot be read: run the same release of selkie everywhere".to_owned()),
+    }
+}

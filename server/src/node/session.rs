@@ -1,0 +1,403 @@
+//! One query, at each of the three parties.
+//!
+//! ```text
+//! client ── shares ──▶ server0 ── Session ──▶ server1, crypto producer       server0 picks the units
+//!        ── shares ──▶ server1 ── Session ──▶ crypto producer                everybody burns them, then the machines talk
+//! ```
+//! Whatever goes wrong ends this session alone; whoever notices tells the others who must act.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use selkie::Burnt;
+use selkie::client::message::{Planned, Refusal, Session, Stats};
+use selkie::party::Party;
+use selkie::plan::{LinkCost, Phase};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::link::Channel;
+use crate::store::Model;
+use selkie::Role;
+
+use super::era::{Era, Ready, capacity};
+use super::hello::{About, Hello, Units, encode};
+use super::pipes::Pipes;
+use super::setup::agreed_era;
+use super::{Node, dealing, hex, refusal};
+
+/// How long a query waits for a party that has just gone to come back.
+const RETURN: Duration = Duration::from_millis(2000);
+/// How long a query waits for a model that is being set up.
+const SETUP: Duration = Duration::from_secs(15);
+/// How long one half of a session waits for the other.
+const OTHER_HALF: Duration = Duration::from_secs(4);
+/// What is said when all links are there, and no epoch yet.
+const FINDING: &str = "the three parties are just finding each other: ask again in a moment";
+/// The most memory that one query may take of a party.
+const MEMORY: u64 = 4 << 30;
+
+/// What a peer has said of a session whose other half has not come yet.
+pub(crate) struct Offer {
+    about: About,
+    units: Units,
+    channel: Channel,
+    /// server1's: the model, and the units as soon as they are burnt.
+    own: Option<(Arc<Ready>, oneshot::Receiver<Burnt>)>,
+}
+
+impl Offer {
+    fn refuse(self, refusal: &Refusal) {
+        self.channel.fail(&refusal::to_reason(refusal));
+    }
+}
+
+/// What a client has asked, complete.
+pub(crate) struct Query {
+    pub(crate) session: Session,
+    pub(crate) model: Arc<Model>,
+    pub(crate) batch: usize,
+    /// This server's share of every input.
+    pub(crate) inputs: Vec<Vec<u8>>,
+}
+
+/// Whether a batch can be asked at all.
+///
+/// # Errors
+/// It is empty or too large; the error says how large it may be.
+pub(crate) fn check_batch(node: &Node, model: &Model, batch: usize) -> Result<(), Refusal> {
+    let most = capacity(&model.plan, &node.cluster.limits);
+    if batch == 0 || batch > most {
+        return Err(refusal::usage(format!("a query of {batch} samples; {} takes 1 to {most} at a time", model.name)));
+    }
+    let peak = model.plan.memory_peak(batch).into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0);
+    if peak > MEMORY {
+        return Err(refusal::usage(format!(
+            "a query of {batch} samples takes {peak} bytes of memory, {MEMORY} are allowed: ask for fewer at a time"
+        )));
+    }
+    Ok(())
+}
+
+/// The answer to a query, at the server that was asked: its shares of all outputs.
+///
+/// # Errors
+/// Anything; the refusal names who must act.
+pub(crate) async fn answer(
+    node: &Arc<Node>,
+    query: Query,
+    stop: CancellationToken,
+) -> Result<(Vec<u8>, Stats), Refusal> {
+    let start = Instant::now();
+    let (session, batch) = (query.session, query.batch);
+    let result = match node.role {
+        Role::Server0 => lead(node, query, stop).await,
+        Role::Server1 => follow(node, query, stop).await,
+        Role::CryptoProducer => Err(refusal::usage("the crypto producer answers no queries: ask server0 and server1")),
+    };
+    let millis = start.elapsed().as_millis() as u64;
+    match result {
+        Ok((output, mut stats)) => {
+            stats.micros = start.elapsed().as_micros() as u64;
+            tracing::info!(session = %hex(&session), batch, millis, "answered");
+            Ok((output, stats))
+        }
+        Err(refusal) => {
+            tracing::warn!(session = %hex(&session), batch, millis, code = ?refusal.code, why = %refusal, "not answered");
+            Err(refusal)
+        }
+    }
+}
+
+/// server0's part: picks the units and tells the others.
+async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<u8>, Stats), Refusal> {
+    let (era, ready) = usable(node, &query).await?;
+    let link = |to| era.link(to).ok_or_else(|| refusal::bug("an epoch without links"));
+    let (one, producer) = (link(Role::Server1)?, link(Role::CryptoProducer)?);
+    let (burnt, channels) = {
+        // Under the lock, so that sessions reach the others in the order of their units.
+        let mut stock = ready.stock();
+        let first = stock.next();
+        let burnt = stock.burn(first..first + query.batch as u64)?;
+        let units = Units { first, count: query.batch as u32 };
+        let hello = encode(&Hello::Session { session: query.session, about: era.about(&ready.model), units });
+        let lost = |error| refusal::of_link(&node.cluster, &error);
+        let to_one = one.open_channel(hello.clone()).map_err(lost)?;
+        let to_producer = producer.open_channel(hello).map_err(lost)?;
+        (burnt, vec![(Role::Server1, to_one), (Role::CryptoProducer, to_producer)])
+    };
+    compute(node, ready, query, burnt, channels, stop).await
+}
+
+/// The era and the model of a query, waiting a moment for a party that comes back or a model that is being set up.
+async fn usable(node: &Arc<Node>, query: &Query) -> Result<(Arc<Era>, Arc<Ready>), Refusal> {
+    let era = era(node).await?;
+    let mut failures = era.failures.subscribe();
+    let ready = async {
+        loop {
+            let why = failures.borrow_and_update().get(&query.model.version).cloned();
+            if let Some(ready) = era.current(query.model.version) {
+                return Ok(ready);
+            }
+            if let Some(why) = why {
+                return Err(refusal::refused(format!("{} cannot be used: {why}", query.model.name)));
+            }
+            if failures.changed().await.is_err() {
+                return Err(refusal::bug("an epoch ended without a word"));
+            }
+        }
+    };
+    let ready = tokio::select! {
+        ready = timeout(SETUP, ready) => ready.unwrap_or_else(|_| {
+            Err(refusal::refused(format!("{} is still being set up: ask again in a moment", query.model.name)))
+        }),
+        () = era.over.cancelled() => Err(missing(node).await),
+    }?;
+    Ok((era, ready))
+}
+
+async fn era(node: &Arc<Node>) -> Result<Arc<Era>, Refusal> {
+    let mut eras = node.era.subscribe();
+    // The borrow of what was waited for must not live across another wait.
+    let there = timeout(RETURN, eras.wait_for(Option::is_some)).await.map(|era| era.map(|era| era.clone()));
+    match there {
+        Ok(Ok(era)) => era.ok_or_else(|| refusal::bug("an epoch that is none")),
+        _ => Err(missing(node).await),
+    }
+}
+
+/// Who is not there. When an epoch has just ended the reason may be a link between the two others, or one of which this party
+/// learns a moment later.
+async fn missing(node: &Node) -> Refusal {
+    for _ in 0..20 {
+        if let Some(refusal) = absent(node) {
+            return refusal;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    refusal::refused(FINDING)
+}
+
+fn absent(node: &Node) -> Option<Refusal> {
+    let failed = node.role.others().into_iter().find_map(|other| node.links.link(other).err());
+    failed.map(|error| refusal::of_link(&node.cluster, &error))
+}
+
+/// server1, when server0 says that a session begins: its units are burnt in the order of these words.
+pub(crate) fn offered(node: &Arc<Node>, session: Session, about: About, units: Units, channel: Channel) {
+    let checked = agreed_era(node, &about).and_then(|era| {
+        let ready = era.current(about.version).filter(|ready| era.about(&ready.model) == about);
+        let ready = ready.ok_or_else(|| {
+            refusal::refused(format!("server1 does not run this version of {:?}: ask again", about.model))
+        })?;
+        let range =
+            units.range().ok_or_else(|| refusal::peer(Role::Server0, "server0 began a session without units"))?;
+        check_batch(node, &ready.model, units.count as usize)?;
+        Ok((ready, range))
+    });
+    let (ready, range) = match checked {
+        Ok(checked) => checked,
+        Err(refusal) => return channel.fail(&refusal::to_reason(&refusal)),
+    };
+    let (sender, receiver) = oneshot::channel();
+    if ready.wishes.send((range, sender)).is_err() {
+        return channel.fail(&refusal::to_reason(&refusal::refused("the epoch is over: ask again")));
+    }
+    bring(node, session, Offer { about, units, channel, own: Some((ready, receiver)) });
+}
+
+/// The crypto producer, when server1 has joined a session.
+pub(crate) fn joined(node: &Arc<Node>, session: Session, about: About, units: Units, channel: Channel) {
+    bring(node, session, Offer { about, units, channel, own: None });
+}
+
+fn bring(node: &Node, session: Session, offer: Offer) {
+    let late: fn(Offer) = match node.role {
+        Role::Server1 => |offer| offer.refuse(&refusal::refused("the client asked server0 and never server1")),
+        _ => |offer| offer.refuse(&refusal::peer(Role::Server0, "server0 never began this session")),
+    };
+    if let Err(offer) = node.offers.bring(session, offer, OTHER_HALF, late) {
+        offer.refuse(&refusal::refused("this session is in use already, or too many wait: ask again"));
+    }
+}
+
+/// server1's part: waits for server0's word, joins the crypto producer.
+async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<u8>, Stats), Refusal> {
+    let silent = || match node.links.link(Role::Server0) {
+        Err(error) => refusal::of_link(&node.cluster, &error),
+        Ok(_) => match node.current_era() {
+            None => absent(node).unwrap_or_else(|| refusal::refused(FINDING)),
+            Some(_) => refusal::peer(
+                Role::Server0,
+                format!(
+                    "server0 at {} did not begin the query within {} s",
+                    node.cluster.party(Role::Server0).address,
+                    OTHER_HALF.as_secs()
+                ),
+            ),
+        },
+    };
+    let offer = tokio::select! {
+        offer = node.offers.fetch(query.session, OTHER_HALF) => offer.ok_or_else(silent)?,
+        () = stop.cancelled() => return Err(refusal::refused("the client went away")),
+    };
+    let Offer { about, units, channel, own: Some((ready, burnt)) } = offer else {
+        return Err(refusal::bug("an offer without units"));
+    };
+    let refuse = |channel: Channel, refusal: Refusal| {
+        channel.fail(&refusal::to_reason(&refusal));
+        Err(refusal)
+    };
+    if ready.model.spec.plan != query.model.spec.plan || units.count as usize != query.batch {
+        let what =
+            "the client asked server1 something else than server0, or the model was just deployed anew: ask again";
+        return refuse(channel, refusal::usage(what));
+    }
+    let era = match agreed_era(node, &about) {
+        Ok(era) => era,
+        Err(refusal) => return refuse(channel, refusal),
+    };
+    let hello = encode(&Hello::Session { session: query.session, about, units });
+    let opened = match era.link(Role::CryptoProducer) {
+        Some(link) => link.open_channel(hello).map_err(|error| refusal::of_link(&node.cluster, &error)),
+        None => Err(refusal::bug("an epoch without a crypto producer")),
+    };
+    let to_producer = match opened {
+        Ok(opened) => opened,
+        Err(refusal) => return refuse(channel, refusal),
+    };
+    // The stock may be low: the crypto producer deals as fast as it can.
+    let burnt = tokio::select! {
+        burnt = timeout(node.cluster.limits.idle(), burnt) => match burnt {
+            Ok(Ok(burnt)) => Ok(burnt),
+            Ok(Err(_)) => Err(refusal::refused("the query's randomness was burnt before it began: ask again")),
+            Err(_) => Err(refusal::peer(
+                Role::CryptoProducer,
+                format!(
+                    "crypto-producer at {} did not deal enough for the query in time",
+                    node.cluster.party(Role::CryptoProducer).address
+                ),
+            )),
+        },
+        () = era.over.cancelled() => Err(missing(node).await),
+        () = stop.cancelled() => Err(refusal::refused("the client went away")),
+    };
+    let burnt = match burnt {
+        Ok(burnt) => burnt,
+        Err(refusal) => {
+            to_producer.fail(&refusal::to_reason(&refusal));
+            return refuse(channel, refusal);
+        }
+    };
+    let channels = vec![(Role::Server0, channel), (Role::CryptoProducer, to_producer)];
+    compute(node, ready, query, burnt, channels, stop).await
+}
+
+/// What both servers do with their units.
+async fn compute(
+    node: &Arc<Node>,
+    ready: Arc<Ready>,
+    query: Query,
+    burnt: Burnt,
+    channels: Vec<(Role, Channel)>,
+    stop: CancellationToken,
+) -> Result<(Vec<u8>, Stats), Refusal> {
+    let cost = ready.model.plan.cost(query.batch);
+    tracing::info!(session = %hex(&query.session), batch = query.batch, "begun");
+    let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), stop);
+    let (session_ready, inputs) = (ready.clone(), query.inputs);
+    let (ran, pipes) = pipes
+        .run(move || {
+            let inputs = zeroize::Zeroizing::new(inputs);
+            let snapshot = session_ready.snapshot.as_ref().ok_or_else(|| refusal::bug("a server without weights"))?;
+            Ok(Party::server(&session_ready.binding, snapshot, &inputs, burnt)?)
+        })
+        .await?;
+    let output = ran.output.ok_or_else(|| refusal::bug("a query without outputs"))?.concat();
+    let (sent, from_producer) = pipes.wire_bytes(Role::CryptoProducer);
+    let offline = if node.role == Role::Server1 { (ready.model.plan.unit_bytes() * query.batch) as u64 } else { 0 };
+    let stats = Stats {
+        rounds: ran.measured.levels.len() as u32,
+        sent_bytes: ran.measured.sent.values().sum(),
+        from_producer_bytes: ran.measured.received.get(&selkie::Role::CryptoProducer).copied().unwrap_or(0),
+        offline_bytes: offline,
+        wire_bytes: sent + from_producer + offline,
+        planned: Planned {
+            rounds: cost.rounds,
+            online_bytes: cost.online_bytes,
+            offline_bytes: cost.offline_bytes,
+            client_bytes: cost.client_bytes,
+        },
+        micros: 0,
+    };
+    Ok((output, stats))
+}
+
+/// The crypto producer's part, when server0 begins a session.
+pub(crate) fn produce(node: &Arc<Node>, session: Session, about: About, units: Units, channel: Channel) {
+    // At once, in the order in which server0 says so.
+    let burnt = match dealing::burn(node, &about, &units) {
+        Ok(burnt) => burnt,
+        Err(refusal) => return channel.fail(&refusal::to_reason(&refusal)),
+    };
+    let task_node = node.clone();
+    node.spawn(async move {
+        if let Err(refusal) = producing(&task_node, session, about, units, burnt, channel).await {
+            tracing::warn!(session = %hex(&session), why = %refusal, "a session ended");
+        }
+    });
+}
+
+async fn producing(
+    node: &Arc<Node>,
+    session: Session,
+    about: About,
+    units: Units,
+    burnt: Burnt,
+    channel: Channel,
+) -> Result<(), Refusal> {
+    let other = node.offers.fetch(session, OTHER_HALF * 2).await;
+    let other = match other {
+        Some(offer) if offer.about == about && offer.units == units => offer,
+        Some(offer) => {
+            let refusal = refusal::refused("server0 and server1 speak of different queries");
+            offer.refuse(&refusal);
+            channel.fail(&refusal::to_reason(&refusal));
+            return Err(refusal);
+        }
+        None => {
+            let refusal = refusal::refused("server1 did not join the session: the client may not have asked it");
+            channel.fail(&refusal::to_reason(&refusal));
+            return Err(refusal);
+        }
+    };
+    let ready = match dealing::ready_for(node, &about).await {
+        Ok((_, ready)) => ready,
+        Err(refusal) => {
+            other.refuse(&refusal);
+            channel.fail(&refusal::to_reason(&refusal));
+            return Err(refusal);
+        }
+    };
+    let cost = ready.model.plan.cost(units.count as usize);
+    let channels = vec![(Role::Server0, channel), (Role::Server1, other.channel)];
+    let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), node.stop.child_token());
+    pipes
+        .run(move || {
+            let dealer = ready.dealer.as_ref().ok_or_else(|| refusal::bug("a producer without masks"))?;
+            Ok(Party::crypto_producer(dealer, burnt)?)
+        })
+        .await?;
+    Ok(())
+}
+
+/// The most that any one peer sends to `to`, headers included.
+fn expected(links: &[LinkCost], to: Role) -> u64 {
+    links
+        .iter()
+        .filter(|link| link.to == to.name() && link.phase == Phase::Online)
+        .map(|link| link.wire_bytes)
+        .max()
+        .unwrap_or(0)
+}
