@@ -10,10 +10,11 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::error::Blame;
-use crate::gates::{Gate, linear};
+use crate::gates::{Gate, weights};
 use crate::party::context::Context;
 use crate::party::producer::{Masks, Producer, draw_masks};
 use crate::party::{Binding, Machine, producing};
+use crate::plan::last_uses;
 use crate::ring::Lane;
 use crate::stream::{Randomness, Seeds};
 
@@ -44,9 +45,9 @@ impl Dealer {
     /// A bug: the binding is not the crypto producer's.
     pub fn new(binding: Binding) -> Result<Self, Blame> {
         let masks = if binding.plan().numbers().ring_bits <= 32 {
-            AnyMasks::Narrow(draw_masks(&context(&binding, 0..0)?, linear::B)?)
+            AnyMasks::Narrow(draw_masks(&context(&binding, 0..0)?, weights::B)?)
         } else {
-            AnyMasks::Wide(draw_masks(&context(&binding, 0..0)?, linear::B)?)
+            AnyMasks::Wide(draw_masks(&context(&binding, 0..0)?, weights::B)?)
         };
         Ok(Self { binding, masks })
     }
@@ -91,12 +92,10 @@ fn context<L: Lane>(binding: &Binding, units: Range<u64>) -> Result<Context<L, S
 pub(crate) fn deal<L: Lane, R: Randomness>(producer: &mut Producer<L, R>) -> Result<Vec<Vec<u8>>, Blame> {
     let plan = Arc::clone(&producer.at.plan);
     let mut units = vec![Vec::with_capacity(plan.unit_bytes()); producer.at.batch()];
-    for (index, placed) in (0..).zip(&plan.steps) {
+    let last = last_uses(&plan.steps);
+    for (index, placed) in plan.steps.iter().enumerate() {
         let blocks = placed.step.material(&plan.shapes);
-        if blocks.is_empty() {
-            continue;
-        }
-        producer.at.step = index;
+        producer.at.step = index as u32;
         let columns = placed.step.deal(producer)?;
         for (block, column) in blocks.iter().zip(&columns) {
             let bits = block.domain.bits(plan.numbers());
@@ -104,6 +103,8 @@ pub(crate) fn deal<L: Lane, R: Randomness>(producer: &mut Producer<L, R>) -> Res
                 column.pack(bits, at * block.elements, block.elements, unit);
             }
         }
+        // Masks that nothing more follows from.
+        placed.step.reads().into_iter().filter(|wire| last.get(wire) == Some(&index)).for_each(|w| producer.forget(w));
     }
     if units.iter().any(|unit| unit.len() != plan.unit_bytes()) {
         return Err(Blame::bug("a unit has another length than the plan says"));

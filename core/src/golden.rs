@@ -1,4 +1,4 @@
-//! Golden transcripts: one digest for each role of everything it sends in a fixed run with fixed seeds.
+//! Golden transcripts: one digest for each role of everything it sends or deals in a fixed run with fixed seeds.
 //!
 //! The same seeds must make the same bytes on every machine. This run goes through every gate of the protocol; its digests
 //! are committed, and compared natively, in Node and in a browser.
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use sha2::{Digest, Sha256};
 
 use crate::error::Blame;
-use crate::graph::{Bounds, Graph};
+use crate::graph::{Bounds, Convolution, Graph, Pooling};
 use crate::local::LocalSession;
 use crate::program::{Numbers, Program, Tensor, Weights};
 use crate::{Protocol, Role};
@@ -32,16 +32,20 @@ pub fn transcripts() -> Result<Vec<(String, [String; 3])>, Blame> {
 }
 
 fn transcript(protocol: Protocol, numbers: Numbers) -> Result<[String; 3], Blame> {
-    let (program, weights) = network(numbers)?;
+    let (program, weights) = network(protocol, numbers)?;
     let mut session = LocalSession::new(&program, &weights, protocol, [7; 32])?;
-    let input: Vec<f32> = fractions(2 * 64, 5).collect();
+    let image: Vec<f32> = fractions(2 * 64, 5).collect();
+    let [masked, public] = [6, 7].map(|step| fractions(2 * 5, step).collect::<Vec<f32>>());
     let mut hashes: BTreeMap<Role, Sha256> = BTreeMap::new();
-    session.run(&[&input], 2, &mut |from, to, frame| {
+    session.run(&[&image, &masked, &public], 2, &mut |from, to, frame| {
         let hash = hashes.entry(from).or_default();
         hash.update(to.name());
         hash.update((frame.payload.len() as u64).to_le_bytes());
         hash.update(frame.encode());
     })?;
+    for unit in session.dealt(0..2)? {
+        hashes.entry(Role::CryptoProducer).or_default().update(unit);
+    }
     let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     Ok(Role::ALL.map(|role| hex(&hashes.remove(&role).unwrap_or_default().finalize())))
 }
@@ -51,8 +55,9 @@ fn fractions(count: usize, step: u32) -> impl Iterator<Item = f32> {
     (0..count as u32).map(move |i| ((i * step * 37 + 11) % 128) as f32 / 64.0 - 1.0)
 }
 
-/// Every operation that there is: normalise, convolution, bias, max-pooling, ReLU, product, argmax.
-fn network(numbers: Numbers) -> Result<(Program, Weights), Blame> {
+/// Every kind of step that there is: a masked, a public and a shared input, normalisation, convolution, products of every
+/// mix, squares, activations, revealing, and comparisons, max-pooling and argmax where the protocol can.
+fn network(protocol: Protocol, numbers: Numbers) -> Result<(Program, Weights), Blame> {
     let bug = |error: &dyn core::fmt::Display| Blame::bug(error.to_string());
     let shapes: [(&str, &[u32]); 4] =
         [("filters", &[2, 1, 3, 3]), ("offsets", &[2]), ("weights", &[18, 5]), ("bias", &[5])];
@@ -65,11 +70,22 @@ fn network(numbers: Numbers) -> Result<(Program, Weights), Blame> {
         let graph = Graph::new();
         let x = graph.private_input("client", "image", &[1, 8, 8], [-1.0, 1.0])?;
         let [filters, offsets, dense, bias] = shapes.map(|(name, shape)| graph.private_variable("owner", name, shape));
-        let x = x.normalise(0.125, 0.5)?.conv2d(&filters?, [1, 1], [0; 4])?.bias(&offsets?)?;
-        let x = x.max_pool2d([2, 2], [2, 2])?.relu()?.flatten()?;
-        let logits = x.matmul(&dense?)?.bias(&bias?)?;
+        let x = x.normalise(0.125, 0.5)?.conv2d(&filters?, Convolution::default())?.bias(&offsets?)?;
+        let x = match protocol.compares() {
+            true => x.max_pool2d(Pooling::of([2, 2]))?.relu()?,
+            false => x.avg_pool2d(Pooling::of([2, 2]))?.tanh()?,
+        };
+        let logits = x.flatten()?.matmul(&dense?)?.bias(&bias?)?;
         graph.output("client", &logits)?;
-        graph.output("client", &logits.argmax()?)?;
+        let masked = graph.masked_input("client", "masked", &[5], [-1.0, 1.0])?;
+        let public = graph.public_input("client", "public", &[5], [-1.0, 1.0])?;
+        let mixed = (&(&masked.square()? * &public)? - &masked)?;
+        graph.output("client", &(&mixed.sigmoid()? * &logits)?)?;
+        graph.output("client", &mixed.reveal()?.relu()?)?;
+        if protocol.compares() {
+            graph.output("client", &logits.argmax(0)?)?;
+            graph.output("client", &mixed.equal(0.0)?)?;
+        }
         Ok::<Graph, crate::GraphError>(graph)
     };
     let graph = build().map_err(|error| bug(&error))?;

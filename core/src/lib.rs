@@ -18,6 +18,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+mod bilinear;
 mod bounds;
 pub mod clear;
 pub mod client;

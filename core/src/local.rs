@@ -107,6 +107,11 @@ impl LocalSession {
         &self.spec
     }
 
+    /// What the crypto producer deals for these units.
+    pub(crate) fn dealt(&self, units: core::ops::Range<u64>) -> Result<Vec<Vec<u8>>, Blame> {
+        self.dealer.deal(units)
+    }
+
     /// One query of `batch` samples, all inputs by one client. `tap` sees every frame.
     ///
     /// # Errors
@@ -114,10 +119,11 @@ impl LocalSession {
     pub fn run(&mut self, inputs: &[&[f32]], batch: usize, tap: Tap<'_>) -> Result<(Vec<Vec<f32>>, Moved), Blame> {
         self.queries += 1;
         let input_seed = self.seed.derive("query", &[&self.queries.to_le_bytes()]);
-        let shared = self.spec.share(inputs, batch, *input_seed.bytes())?;
-
         let [stock0, stock1, stock2] = &mut self.stocks;
         let units = stock1.next()..stock1.next() + batch as u64;
+        let [masks0, masks1] = [&self.bindings[0], &self.bindings[1]].map(|binding| binding.input_masks(units.clone()));
+        let (masks0, masks1) = (masks0?, masks1?);
+        let shared = self.spec.share_under(inputs, batch, *input_seed.bytes(), [&masks0, &masks1])?;
         let mut moved = Moved::default();
         for (unit, material) in units.clone().zip(self.dealer.deal(units.clone())?) {
             moved.offline_bytes += material.len() as u64;
@@ -160,7 +166,8 @@ impl LocalSession {
         let shares = [share(Role::Server0), share(Role::Server1)];
         // All inputs of one server travel together, and so do all outputs.
         let asked = [&shared.server0, &shared.server1].map(|inputs| inputs.iter().map(Vec::len).sum());
-        for message in asked.into_iter().chain(shares.map(<[u8]>::len)) {
+        let given = [masks0.len(), masks1.len()];
+        for message in asked.into_iter().chain(given).chain(shares.map(<[u8]>::len)) {
             moved.client_bytes += message as u64;
             moved.wire_bytes += with_headers(message);
         }
@@ -209,7 +216,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
     use super::*;
     use crate::clear;
-    use crate::graph::{Bounds, Graph};
+    use crate::graph::{Bounds, Convolution, Graph, Padding, Pooling};
     use crate::program::{Numbers, Tensor};
     use alloc::string::ToString;
 
@@ -240,13 +247,19 @@ mod tests {
             [("f", &[3, 2, 3, 3]), ("fb", &[3]), ("w", &[27, 5]), ("b", &[5]), ("v", &[5, 4]), ("c", &[4])];
         let vars: Vec<_> =
             shapes.iter().map(|(name, shape)| graph.private_variable("owner", name, shape).unwrap()).collect();
-        let y = x.normalise(0.1, 0.7).unwrap().conv2d(&vars[0], [1, 1], [0, 1, 1, 0]).unwrap().bias(&vars[1]).unwrap();
+        let y = x
+            .normalise(0.1, 0.7)
+            .unwrap()
+            .conv2d(&vars[0], Convolution { padding: Padding::Explicit([0, 1, 1, 0]), ..Convolution::default() })
+            .unwrap()
+            .bias(&vars[1])
+            .unwrap();
         assert_eq!(y.shape(), [3, 7, 6]);
-        let y = y.max_pool2d([2, 2], [2, 2]).unwrap().relu().unwrap().flatten().unwrap();
+        let y = y.max_pool2d(Pooling::of([2, 2])).unwrap().relu().unwrap().flatten().unwrap();
         let y = y.matmul(&vars[2]).unwrap().bias(&vars[3]).unwrap().relu().unwrap();
         let logits = y.matmul(&vars[4]).unwrap().bias(&vars[5]).unwrap();
         graph.output("client", &logits).unwrap();
-        graph.output("client", &logits.argmax().unwrap()).unwrap();
+        graph.output("client", &logits.argmax(0).unwrap()).unwrap();
         let weights = weights(&shapes);
         (graph.compile(numbers, Bounds::Proved(&weights)).unwrap(), weights)
     }

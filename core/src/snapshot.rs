@@ -11,7 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Role;
 use crate::error::Blame;
-use crate::fixed::{encode, power_of_two};
+use crate::fixed::encode;
 use crate::pack;
 use crate::party::server::Variable;
 use crate::plan::Plan;
@@ -23,9 +23,9 @@ use crate::stream::Seed;
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 enum Shares {
-    /// server0's: every variable is expanded from this.
+    /// server0's: every private variable is expanded from this.
     Seed([u8; 32]),
-    /// server1's: each variable packed.
+    /// server1's: each private variable packed.
     Packed(Vec<Vec<u8>>),
 }
 
@@ -35,6 +35,8 @@ pub struct SharedVariables {
     program: [u8; 32],
     version: u64,
     shares: Shares,
+    /// The public variables, packed, the same at both servers.
+    public: Vec<Vec<u8>>,
 }
 
 impl core::fmt::Debug for SharedVariables {
@@ -55,12 +57,12 @@ impl SharedVariables {
         weights: &Weights,
         seed: [u8; 32],
     ) -> Result<[Self; 2], Blame> {
-        let packed = if plan.numbers().ring_bits <= 32 {
+        let (packed, public) = if plan.numbers().ring_bits <= 32 {
             pack_variables::<u32>(program, plan, weights, &Seed::new(seed))?
         } else {
             pack_variables::<u64>(program, plan, weights, &Seed::new(seed))?
         };
-        let shared = |shares| Self { program: plan.program_hash(), version, shares };
+        let shared = |shares| Self { program: plan.program_hash(), version, shares, public: public.clone() };
         Ok([shared(Shares::Seed(seed)), shared(Shares::Packed(packed))])
     }
 
@@ -87,38 +89,51 @@ impl SharedVariables {
         if self.program != plan.program_hash() {
             return Err(Blame::you("shares of another program"));
         }
-        let Shares::Packed(packed) = &self.shares else { return Ok(()) };
         let bits = plan.numbers().ring_bits;
-        let fits = |(bytes, variable): (&Vec<u8>, &crate::plan::PlannedVariable)| {
-            Some(bytes.len()) == pack::packed_len(variable.elements as usize, bits)
+        let fit = |packed: &[Vec<u8>], public: bool| {
+            let wanted = plan.variables.iter().filter(|variable| variable.public == public);
+            let wanted: Vec<_> = wanted.map(|variable| pack::packed_len(variable.elements as usize, bits)).collect();
+            packed.iter().map(|bytes| Some(bytes.len())).collect::<Vec<_>>() == wanted
         };
-        if packed.len() == plan.variables.len() && packed.iter().zip(&plan.variables).all(fits) {
+        let private = match &self.shares {
+            Shares::Seed(_) => true,
+            Shares::Packed(packed) => fit(packed, false),
+        };
+        if private && fit(&self.public, true) {
             Ok(())
         } else {
             Err(Blame::you("shares of other sizes than the program's variables"))
         }
     }
 
-    /// This server's share of every variable.
+    /// This server's share of every private variable, and every public one, in order.
     pub(crate) fn expand<L: Lane>(&self, plan: &Plan) -> Result<Vec<Vec<L>>, Blame> {
         let ring = ring_of::<L>(plan)?;
-        let counts = plan.variables.iter().map(|variable| variable.elements as usize);
-        Ok(match &self.shares {
-            Shares::Seed(seed) => {
-                let seed = Seed::new(*seed);
-                counts
-                    .enumerate()
-                    .map(|(index, count)| share::expand(ring, &variable_seed(&seed, index), count))
-                    .collect()
+        self.check(self.role(), plan)?;
+        let mut public = self.public.iter();
+        let mut packed = match &self.shares {
+            Shares::Seed(_) => [].iter(),
+            Shares::Packed(packed) => packed.iter(),
+        };
+        let unpack = |bytes: &[u8], count| pack::unpack(bytes, ring.bits(), count).map(L::from_u64).collect();
+        let mut one = |(index, variable): (usize, &crate::plan::PlannedVariable)| {
+            let count = variable.elements as usize;
+            match &self.shares {
+                Shares::Seed(seed) if !variable.public => {
+                    Some(share::expand(ring, &variable_seed(&Seed::new(*seed), index), count))
+                }
+                _ => Some(unpack(if variable.public { &mut public } else { &mut packed }.next()?, count)),
             }
-            Shares::Packed(packed) => {
-                self.check(Role::Server1, plan)?;
-                let unpack = |(bytes, count): (&Vec<u8>, usize)| {
-                    pack::unpack(bytes, ring.bits(), count).map(L::from_u64).collect()
-                };
-                packed.iter().zip(counts).map(unpack).collect()
-            }
-        })
+        };
+        let all: Option<Vec<Vec<L>>> = plan.variables.iter().enumerate().map(&mut one).collect();
+        all.ok_or_else(|| Blame::bug("checked shares that do not fit"))
+    }
+
+    fn role(&self) -> Role {
+        match self.shares {
+            Shares::Seed(_) => Role::Server0,
+            Shares::Packed(_) => Role::Server1,
+        }
     }
 }
 
@@ -130,27 +145,31 @@ fn variable_seed(seed: &Seed, index: usize) -> Seed {
     seed.derive("variable share", &[&(index as u64).to_le_bytes()])
 }
 
-fn pack_variables<L: Lane>(
-    program: &Program,
-    plan: &Plan,
-    weights: &Weights,
-    seed: &Seed,
-) -> Result<Vec<Vec<u8>>, Blame> {
+/// server1's part of the private variables, and the public ones.
+type Packed = (Vec<Vec<u8>>, Vec<Vec<u8>>);
+
+fn pack_variables<L: Lane>(program: &Program, plan: &Plan, weights: &Weights, seed: &Seed) -> Result<Packed, Blame> {
     let ring = ring_of::<L>(plan)?;
-    let mut packed = Vec::new();
+    let (mut private, mut public) = (Vec::new(), Vec::new());
     for (index, ((_, node), planned)) in program.variables().zip(&plan.variables).enumerate() {
-        let limit = power_of_two(node.bound.bits);
         let values = weights.of(node)?.values.iter();
-        let encoded = values.map(|value| encode(ring, planned.fraction_bits, limit, f64::from(*value)));
+        let encoded = values.map(|value| encode(ring, planned.fraction_bits, node.bound.limit(), f64::from(*value)));
         let mut encoded: Vec<L> = encoded.collect::<Result<_, _>>()?;
-        let mut rest = share::complement(ring, &variable_seed(seed, index), &encoded);
+        let pack = |elements: &[L]| {
+            let mut bytes = Vec::new();
+            pack::pack(elements.iter().map(|x| x.to_u64()), ring.bits(), &mut bytes);
+            bytes
+        };
+        if planned.public {
+            public.push(pack(&encoded));
+        } else {
+            let mut rest = share::complement(ring, &variable_seed(seed, index), &encoded);
+            private.push(pack(&rest));
+            rest.zeroize();
+        }
         encoded.zeroize();
-        let mut bytes = Vec::new();
-        pack::pack(rest.iter().map(|x| x.to_u64()), ring.bits(), &mut bytes);
-        rest.zeroize();
-        packed.push(bytes);
     }
-    Ok(packed)
+    Ok((private, public))
 }
 
 /// A server's variables, in the lanes of the plan's ring.

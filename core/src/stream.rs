@@ -51,6 +51,13 @@ impl Label {
 pub(crate) enum Scope {
     /// One unit of correlated randomness, used for one sample, once.
     Unit(u64),
+    /// The mask of one input of one sample, which the player who feeds it can expand too.
+    Input {
+        /// The unit.
+        unit: u64,
+        /// The step that takes the input.
+        step: u32,
+    },
     /// The mask of a variable, for one version of it.
     Variable {
         /// The variable's number in the program.
@@ -169,6 +176,22 @@ impl Seeds {
     }
 }
 
+/// The seed of this server's part of the mask of one input of one sample.
+fn input_key(seed: &Seed, unit: u64, step: u32) -> Seed {
+    seed.derive("input", &[&unit.to_le_bytes(), &step.to_le_bytes()])
+}
+
+impl Seeds {
+    /// What a server hands to the player who feeds an input, once: the seed of its part of the mask.
+    pub(crate) fn input_seed(&self, unit: u64, step: u32) -> Option<Seed> {
+        let own = match (&self.servers, &self.producer0, &self.producer1) {
+            (Some(_), Some(own), None) | (Some(_), None, Some(own)) => own,
+            _ => return None,
+        };
+        Some(input_key(own, unit, step))
+    }
+}
+
 impl Randomness for Seeds {
     type Source = Stream;
 
@@ -180,6 +203,8 @@ impl Randomness for Seeds {
         };
         let seed = seed.as_ref().ok_or_else(|| Blame::bug(alloc::format!("no seed for {pair:?} here")))?;
         let key = match scope {
+            // The whole key is the player's: no other stream may hang on it.
+            Scope::Input { unit, step } => return Ok(input_key(seed, unit, step).stream(0)),
             Scope::Unit(unit) => seed.derive("unit", &[&unit.to_le_bytes()]),
             Scope::Variable { index, version } => {
                 seed.derive("variable", &[&index.to_le_bytes(), &version.to_le_bytes()])

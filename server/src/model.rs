@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ndarray::{Array2, ArrayView2, ArrayViewD, Axis};
 use rayon::prelude::*;
-use selkie::graph::{Bounds, Graph, Tensor};
+use selkie::graph::{Bounds, Convolution, Graph, Padding, Pooling, Tensor};
 use selkie::program::{self, Numbers, Program, Weights};
 use selkie::{Blame, Culprit, GraphError, PlanError, clear};
 
@@ -215,17 +215,24 @@ fn graph(model: &Model, options: &ImportOptions) -> Result<(Graph, Weights), Err
                 let filters = variable(format!("{index}.weights"), filters.view().into_dyn())?;
                 let padding = [*top, *bottom, *left, *right].map(dimension);
                 let bias = variable(format!("{index}.bias"), bias.view().into_dyn())?;
-                x.conv2d(&filters, strides.map(dimension), padding)?.bias(&bias)?
+                let how = Convolution {
+                    strides: strides.map(dimension),
+                    padding: Padding::Explicit(padding),
+                    ..Convolution::default()
+                };
+                x.conv2d(&filters, how)?.bias(&bias)?
             }
             Layer::Relu => x.relu()?,
-            Layer::MaxPool { window, strides } => x.max_pool2d(window.map(dimension), strides.map(dimension))?,
+            Layer::MaxPool { window, strides } => {
+                x.max_pool2d(Pooling { strides: strides.map(dimension), ..Pooling::of(window.map(dimension)) })?
+            }
             Layer::Flatten => x.flatten()?,
             Layer::Affine { mean, std } => x.normalise(f64::from(*mean), f64::from(*std))?,
-            Layer::ArgMax => x.argmax()?,
+            Layer::ArgMax => x.argmax(0)?,
         };
     }
     if options.label_only && !matches!(model.layers.last(), Some(Layer::ArgMax)) {
-        x = x.argmax()?;
+        x = x.argmax(0)?;
     }
     graph.output(CLIENT, &x)?;
     Ok((graph, weights))

@@ -1,7 +1,7 @@
 //! What the two servers hold of an input: made by the same function as what is sent.
 
 use selkie::client::{ClientSpec, InputSpec, SEED_BYTES};
-use selkie::program::Numbers;
+use selkie::program::{Numbers, Visibility};
 use wasm_bindgen::prelude::*;
 
 use crate::failure::Failure;
@@ -68,6 +68,8 @@ fn plain(elements: usize) -> ClientSpec {
         name: "input".into(),
         shape: vec![elements as u32],
         range: [0.0, 1.0],
+        visibility: Visibility::Private,
+        whole: false,
         normalised: None,
     };
     ClientSpec {

@@ -20,7 +20,7 @@ use crate::error::Blame;
 use crate::fixed::{decode, encode};
 use crate::pack;
 use crate::plan::Plan;
-use crate::program::{Numbers, Op, Program};
+use crate::program::{Numbers, Op, Program, Visibility};
 use crate::ring::{Lane, Ring};
 use crate::share;
 use crate::stream::Seed;
@@ -39,8 +39,27 @@ pub struct InputSpec {
     pub shape: Vec<u32>,
     /// The smallest and the largest value accepted.
     pub range: [f64; 2],
+    /// Who will know it: nobody (the player shares or masks it), or both servers.
+    pub visibility: Visibility,
+    /// Whether it holds integers, without bits after the point.
+    pub whole: bool,
     /// The mean that the program takes away first and the deviation that it divides by, if it does: for references in clear.
     pub normalised: Option<[f64; 2]>,
+}
+
+impl InputSpec {
+    /// Elements of one sample.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().map(|n| *n as usize).product()
+    }
+
+    /// The bytes that a server is sent for `batch` samples; `None` if that overflows.
+    fn bytes(&self, ring_bits: u32, first: bool, batch: usize) -> Option<usize> {
+        match self.visibility {
+            Visibility::Private if first => Some(SEED_BYTES),
+            _ => pack::packed_len(self.elements().checked_mul(batch)?, ring_bits),
+        }
+    }
 }
 
 /// An output, as its player must know it.
@@ -71,12 +90,12 @@ pub struct ClientSpec {
     pub outputs: Vec<OutputSpec>,
 }
 
-/// The shares of one query's inputs: for each server, one vector of bytes for each input.
+/// One query's inputs as they are sent: for each server, one vector of bytes for each input.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SharedInputs {
-    /// For server0: a seed for each input.
+    /// For server0: a seed for each private input; public and masked ones packed.
     pub server0: Vec<Vec<u8>>,
-    /// For server1: what is left, packed.
+    /// For server1: what is left of private inputs, packed; public and masked ones as server0's.
     pub server1: Vec<Vec<u8>>,
 }
 
@@ -96,11 +115,13 @@ impl ClientSpec {
             })
         };
         let input = |(id, node): (crate::program::Id, &crate::program::Node)| match &node.op {
-            Op::Input { player, name, range } => Some(InputSpec {
+            Op::Input { player, name, range, visibility, whole } => Some(InputSpec {
                 player: player.clone(),
                 name: name.clone(),
                 shape: node.shape.clone(),
                 range: *range,
+                visibility: *visibility,
+                whole: *whole,
                 normalised: normalised(id),
             }),
             _ => None,
@@ -163,12 +184,15 @@ impl ClientSpec {
 
     /// The bytes that a server is sent for all inputs of `batch` samples; `None` if that overflows.
     pub fn input_bytes(&self, first: bool, batch: usize) -> Option<usize> {
-        if first {
-            return Some(SEED_BYTES * self.inputs.len());
-        }
-        self.input_elements().try_fold(0usize, |all, elements| {
-            all.checked_add(pack::packed_len(elements.checked_mul(batch)?, self.numbers.ring_bits)?)
-        })
+        let one = |input: &InputSpec| input.bytes(self.numbers.ring_bits, first, batch);
+        self.inputs.iter().try_fold(0usize, |all, input| all.checked_add(one(input)?))
+    }
+
+    /// The bytes that each server sends for the masks of `batch` samples: a seed for each masked input of each sample, one
+    /// input after the other; `None` if that overflows.
+    pub fn mask_bytes(&self, batch: usize) -> Option<usize> {
+        let masked = self.inputs.iter().filter(|input| input.visibility == Visibility::Masked).count();
+        masked.checked_mul(batch)?.checked_mul(SEED_BYTES)
     }
 
     /// Cuts what a server was sent for all inputs into one part for each input.
@@ -184,8 +208,8 @@ impl ClientSpec {
             )));
         }
         let mut parts = vec![];
-        for elements in self.input_elements() {
-            let len = if first { Some(SEED_BYTES) } else { pack::packed_len(elements * batch, self.numbers.ring_bits) };
+        for input in &self.inputs {
+            let len = input.bytes(self.numbers.ring_bits, first, batch);
             let cut = len.and_then(|len| bytes.split_at_checked(len));
             let (part, rest) = cut.ok_or_else(|| Blame::client("inputs that are cut off"))?;
             parts.push(part.to_vec());
@@ -194,11 +218,26 @@ impl ClientSpec {
         Ok(parts)
     }
 
-    /// Encodes and shares `batch` samples of every input. `seed` is fresh for every query.
+    /// Encodes and shares `batch` samples of every input, of a program without masked ones. `seed` is fresh for every query.
     ///
     /// # Errors
     /// A value is not finite, beyond its declared range, or the shapes do not fit.
     pub fn share(&self, inputs: &[&[f32]], batch: usize, seed: [u8; SEED_BYTES]) -> Result<SharedInputs, Blame> {
+        self.share_under(inputs, batch, seed, [&[], &[]])
+    }
+
+    /// The same with masked inputs: `masks` are what server0 and server1 sent for them, [`ClientSpec::mask_bytes`] each, used
+    /// for this query alone.
+    ///
+    /// # Errors
+    /// As [`ClientSpec::share`]; a server sent another number of bytes.
+    pub fn share_under(
+        &self,
+        inputs: &[&[f32]],
+        batch: usize,
+        seed: [u8; SEED_BYTES],
+        masks: [&[u8]; 2],
+    ) -> Result<SharedInputs, Blame> {
         if inputs.len() != self.inputs.len() {
             return Err(Blame::you(format!("{} inputs, the model has {}", inputs.len(), self.inputs.len())));
         }
@@ -212,16 +251,29 @@ impl ClientSpec {
                 )));
             }
         }
+        for (role, mask) in crate::Role::ALL.into_iter().zip(masks) {
+            if Some(mask.len()) != self.mask_bytes(batch) {
+                let wanted = self.mask_bytes(batch);
+                return Err(Blame::party(role, format!("{} bytes of masks, where {wanted:?} belong", mask.len())));
+            }
+        }
         if self.numbers.ring_bits <= 32 {
-            self.share_in::<u32>(inputs, seed)
+            self.share_in::<u32>(inputs, batch, seed, masks)
         } else {
-            self.share_in::<u64>(inputs, seed)
+            self.share_in::<u64>(inputs, batch, seed, masks)
         }
     }
 
-    fn share_in<L: Lane>(&self, inputs: &[&[f32]], seed: [u8; SEED_BYTES]) -> Result<SharedInputs, Blame> {
+    fn share_in<L: Lane>(
+        &self,
+        inputs: &[&[f32]],
+        batch: usize,
+        seed: [u8; SEED_BYTES],
+        masks: [&[u8]; 2],
+    ) -> Result<SharedInputs, Blame> {
         let ring = self.ring::<L>()?;
         let root = Seed::new(seed);
+        let mut masks = masks.map(|mask| mask.as_chunks::<SEED_BYTES>().0.iter());
         let (mut server0, mut server1) = (vec![], vec![]);
         for (index, (values, spec)) in inputs.iter().zip(&self.inputs).enumerate() {
             let [low, high] = spec.range;
@@ -234,17 +286,40 @@ impl ClientSpec {
                         spec.name
                     )));
                 }
-                encode(ring, self.numbers.fraction_bits, limit, value)
+                encode(ring, if spec.whole { 0 } else { self.numbers.fraction_bits }, limit, value)
             };
             let mut secret: Vec<L> = values.iter().map(one).collect::<Result<_, _>>()?;
-            let own = root.derive("input share", &[&(index as u64).to_le_bytes()]);
-            let mut rest = share::complement(ring, &own, &secret);
+            let pack = |elements: &[L]| {
+                let mut packed = vec![];
+                pack::pack(elements.iter().map(|x| x.to_u64()), ring.bits(), &mut packed);
+                packed
+            };
+            match spec.visibility {
+                Visibility::Private => {
+                    let own = root.derive("input share", &[&(index as u64).to_le_bytes()]);
+                    let mut rest = share::complement(ring, &own, &secret);
+                    server0.push(own.bytes().to_vec());
+                    server1.push(pack(&rest));
+                    rest.zeroize();
+                }
+                Visibility::Public => {
+                    server0.push(pack(&secret));
+                    server1.push(pack(&secret));
+                }
+                Visibility::Masked => {
+                    for row in secret.chunks_mut((values.len() / batch).max(1)) {
+                        for mask in &mut masks {
+                            let seed = mask.next().ok_or_else(|| Blame::bug("too few masks"))?;
+                            let mut mask = share::expand(ring, &Seed::new(*seed), row.len());
+                            ring.sub_all(row, &mask);
+                            mask.zeroize();
+                        }
+                    }
+                    server0.push(pack(&secret));
+                    server1.push(pack(&secret));
+                }
+            }
             secret.zeroize();
-            let mut packed = vec![];
-            pack::pack(rest.iter().map(|x| x.to_u64()), ring.bits(), &mut packed);
-            rest.zeroize();
-            server0.push(own.bytes().to_vec());
-            server1.push(packed);
         }
         Ok(SharedInputs { server0, server1 })
     }
@@ -254,7 +329,8 @@ impl ClientSpec {
     /// # Errors
     /// The shares are not those of this specification.
     pub fn expand(&self, shared: &SharedInputs, input: usize) -> Result<[Vec<u64>; 2], Blame> {
-        let count = self.input_elements().nth(input).ok_or_else(|| Blame::you("no such input"))?;
+        let spec = self.inputs.get(input).filter(|spec| spec.visibility == Visibility::Private);
+        let count = spec.ok_or_else(|| Blame::you("no such input, or none that is shared"))?.elements();
         let (Some(seed), Some(packed)) = (shared.server0.get(input), shared.server1.get(input)) else {
             return Err(Blame::you("shares of another specification"));
         };

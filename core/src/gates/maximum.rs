@@ -5,12 +5,10 @@
 
 use alloc::vec::Vec;
 
-use crate::gates::arrange::{concat, constant, gather};
-use crate::gates::multiply::select_share;
+use crate::gates::local::{combine, concat, constant, gather};
+use crate::gates::product::select_share;
 use crate::gates::relu::drelu;
 use crate::plan::{Additive, Builder, Wire};
-
-use super::arrange::combine;
 
 /// The largest of `candidates` candidates for each of so many groups; x holds all groups' first candidates, then all
 /// groups' second ones, and so on.
@@ -51,7 +49,7 @@ fn tournament(
                 return winners;
             }
             let rest = gather(b, all, bye.clone());
-            concat(b, winners, rest)
+            concat(b, &[winners, rest])
         };
         index = index.map(|all| {
             let (left, right) = (gather(b, all, left.clone()), gather(b, all, right.clone()));

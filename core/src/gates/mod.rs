@@ -4,18 +4,24 @@
 //! out the algorithm's steps and reads like the paper; a struct is one step, with what it sends, what it wants dealt, how
 //! that is dealt, how the servers and the crypto producer carry it out, what becomes visible thereby, and why it may.
 
-pub(crate) mod arrange;
+pub(crate) mod agree;
 pub(crate) mod compute_msb;
 pub(crate) mod input;
-pub(crate) mod linear;
+pub(crate) mod local;
+pub(crate) mod low_bit;
+pub(crate) mod mask;
 pub(crate) mod maximum;
-pub(crate) mod multiply;
 pub(crate) mod output;
 pub(crate) mod private_compare;
+pub(crate) mod product;
+pub(crate) mod public;
 pub(crate) mod relu;
+pub(crate) mod reveal;
 pub(crate) mod share_bits;
 pub(crate) mod share_convert;
+pub(crate) mod square;
 pub(crate) mod truncate;
+pub(crate) mod weights;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -38,6 +44,11 @@ pub(crate) trait Gate {
 
     /// The wires that it writes, each written by no other step.
     fn writes(&self) -> Vec<WireId>;
+
+    /// Whether it is done even if nobody reads what it writes.
+    fn is_essential(&self) -> bool {
+        false
+    }
 
     /// Its message, if it sends one.
     fn traffic(&self, _shapes: &Shapes) -> Option<Traffic> {
@@ -111,6 +122,9 @@ macro_rules! steps {
             fn writes(&self) -> Vec<WireId> {
                 match self { $(Step::$step(gate) => gate.writes()),* }
             }
+            fn is_essential(&self) -> bool {
+                match self { $(Step::$step(gate) => gate.is_essential()),* }
+            }
             fn traffic(&self, shapes: &Shapes) -> Option<Traffic> {
                 match self { $(Step::$step(gate) => gate.traffic(shapes)),* }
             }
@@ -151,15 +165,19 @@ macro_rules! steps {
 
 steps! {
     Input(input::Input),
+    Agree(agree::Agree),
     Output(output::Output),
-    Gather(arrange::Gather),
-    Concat(arrange::Concat),
-    Combine(arrange::Combine),
-    Constant(arrange::Constant),
-    AddVariable(arrange::AddVariable),
-    OpenWeights(linear::OpenWeights),
-    Apply(linear::Apply),
-    Multiply(multiply::Multiply),
+    Local(local::Local),
+    Public(public::Public),
+    Lift(public::Lift),
+    OpenWeights(weights::OpenWeights),
+    Load(weights::Load),
+    OpenMasked(mask::OpenMasked),
+    Unmask(mask::Unmask),
+    Reveal(reveal::Reveal),
+    Product(product::Product),
+    LocalProduct(product::LocalProduct),
+    Square(square::Square),
     Truncate(truncate::Truncate),
     PrivateCompare(private_compare::PrivateCompare),
     ShareHeldBits(share_bits::ShareHeldBits),
@@ -170,4 +188,5 @@ steps! {
     OpenDoubled(compute_msb::OpenDoubled),
     MergeBits(compute_msb::MergeBits),
     UnmaskSign(compute_msb::UnmaskSign),
+    LowBit(low_bit::LowBit),
 }

@@ -35,6 +35,10 @@ impl Gate for Output {
         vec![]
     }
 
+    fn is_essential(&self) -> bool {
+        true
+    }
+
     fn disclosures(&self) -> Vec<Disclosure> {
         vec![Disclosure {
             to: "the receiving player",

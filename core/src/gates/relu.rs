@@ -1,8 +1,8 @@
 //! DReLU and ReLU (SecureNN, Algorithms 6 and 7): whether a >= 0, and a where it is.
 
-use crate::gates::arrange::combine;
 use crate::gates::compute_msb::compute_msb;
-use crate::gates::multiply::multiply;
+use crate::gates::local::combine;
+use crate::gates::product::multiply;
 use crate::gates::share_convert::share_convert;
 use crate::plan::{Additive, Builder, Wire};
 
@@ -15,6 +15,16 @@ pub(crate) fn drelu(b: &mut Builder, a: Wire<Additive>) -> Wire<Additive> {
     let odd = share_convert(b, doubled);
     let msb = compute_msb(b, odd);
     combine(b, &[(msb, -1)], 1)
+}
+
+/// Bit i of a, for 0 < i < k - 1. Exact for every a.
+///
+/// Shifted up so that it is the most significant, with nothing but zeros below, it is even, as ShareConvert wants it.
+pub(crate) fn bit(b: &mut Builder, a: Wire<Additive>, i: u32) -> Wire<Additive> {
+    let shift = b.numbers().ring_bits - 1 - i;
+    let shifted = combine(b, &[(a, 1i64 << shift)], 0);
+    let odd = share_convert(b, shifted);
+    compute_msb(b, odd)
 }
 
 /// max(a, 0). Exact for |a| < 2^(k-2).

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Blame;
 use crate::gates::Gate;
-use crate::gates::linear::opened;
+use crate::gates::mask::opened;
 use crate::party::column::Column;
 use crate::party::producer::Producer;
 use crate::party::server::Server;
@@ -31,17 +31,19 @@ const R: Label = Label::new(0, "truncate.mask");
 const HIGH: Label = Label::new(1, "truncate.high");
 const TOP: Label = Label::new(2, "truncate.top");
 
-/// y = z / 2^f, rounded down or up.
+/// y = z / 2^by, rounded down or up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Truncate {
     pub(crate) z: Wire<Additive>,
+    /// f: the bits that are cut off.
+    pub(crate) by: u32,
     pub(crate) y: Wire<Additive>,
 }
 
-/// z / 2^f.
-pub(crate) fn truncate(b: &mut Builder, z: Wire<Additive>) -> Wire<Additive> {
+/// z / 2^by.
+pub(crate) fn truncate(b: &mut Builder, z: Wire<Additive>, by: u32) -> Wire<Additive> {
     let y = b.wire(b.elements(&z));
-    b.push(Truncate { z, y });
+    b.push(Truncate { z, by, y });
     y
 }
 
@@ -61,7 +63,7 @@ impl Gate for Truncate {
 
     fn material(&self, shapes: &Shapes) -> Vec<Block> {
         let n = shapes.elements(&self.z) as usize;
-        vec![Block::new(Domain::Ring, n), Block::new(Domain::Fraction, n)]
+        vec![Block::new(Domain::Ring, n), Block::new(Domain::Low(self.by), n)]
     }
 
     fn disclosures(&self) -> Vec<Disclosure> {
@@ -73,7 +75,7 @@ impl Gate for Truncate {
     }
 
     fn deal<L: Lane, Q: Randomness>(&self, producer: &mut Producer<L, Q>) -> Result<Vec<Column<L>>, Blame> {
-        let (f, k) = (producer.at.plan.numbers().fraction_bits, producer.at.ring.bits());
+        let (f, k) = (self.by, producer.at.ring.bits());
         let r = producer.mask(R, producer.at.elements(&self.z))?;
         let high = r.iter().map(|r| L::from_u64(r.to_u64() >> f)).collect();
         let top = r.iter().map(|r| L::from_u64(r.to_u64() >> (k - 1))).collect();
@@ -94,7 +96,7 @@ impl Gate for Truncate {
         mine: Vec<Column<L>>,
         theirs: Vec<Column<L>>,
     ) -> Result<(), Blame> {
-        let (ring, f) = (server.at.ring, server.at.plan.numbers().fraction_bits);
+        let (ring, f) = (server.at.ring, self.by);
         let (k, first) = (ring.bits(), server.first());
         let hat = opened(server, mine, theirs)?;
         let (high, top) = (server.dealt(self, 0, HIGH)?.words()?, server.dealt(self, 1, TOP)?.words()?);
@@ -129,7 +131,7 @@ mod tests {
         for (k, f) in [(5u32, 2u32), (5, 1), (4, 1)] {
             let (rig, (z_wire, y_wire)) = Rig::new(k, f, |b| {
                 let z = b.wire(1);
-                (z, truncate(b, z))
+                (z, truncate(b, z, f))
             });
             let (ring, bound) = (Ring::<u32>::new(k).unwrap(), 1i64 << (k - 2));
             for z in -bound..bound {
@@ -151,7 +153,7 @@ mod tests {
     fn over_all_numbers(mutant: Option<Mutant>) -> Vec<[Views; 3]> {
         let (rig, z_wire) = Rig::new(3, 1, |b| {
             let z = b.wire(1);
-            truncate(b, z);
+            truncate(b, z, 1);
             z
         });
         let tape = || mutant.iter().fold(Tape::new(|_| true), |tape, mutant| tape.with(*mutant));

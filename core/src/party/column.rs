@@ -16,7 +16,7 @@ use crate::ring::{Lane, OddRing};
 pub(crate) enum Column<L> {
     /// Of a ring.
     Words(Vec<L>),
-    /// Of Z_p.
+    /// Of Z_p, or bytes.
     Field(Vec<u8>),
 }
 
@@ -57,13 +57,14 @@ impl<L: Lane> Column<L> {
         let elements = pack::unpack(bytes, bits, count);
         let outside = |modulus: u64| Blame::party(from, format!("a number that is not below {modulus}"));
         match domain {
-            Domain::Ring | Domain::Fraction => Ok(Column::Words(elements.map(L::from_u64).collect())),
+            Domain::Ring | Domain::Low(_) => Ok(Column::Words(elements.map(L::from_u64).collect())),
             Domain::Odd => {
                 let modulus = OddRing::beside(numbers.ring_bits).modulus();
                 let elements: Vec<L> = elements.map(L::from_u64).collect();
                 let inside = elements.iter().all(|e| e.to_u64() < modulus);
                 if inside { Ok(Column::Words(elements)) } else { Err(outside(modulus)) }
             }
+            Domain::Byte => Ok(Column::Field(elements.map(|e| e as u8).collect())),
             Domain::Field => {
                 let p = u64::from(Prime::for_bits(numbers.ring_bits).p());
                 let elements: Vec<u8> = elements.map(|e| e as u8).collect();

@@ -7,7 +7,7 @@ use core::ops::Range;
 use crate::error::Blame;
 use crate::field::Prime;
 use crate::party::column::Column;
-use crate::plan::{Block, Domain, Plan, Wire};
+use crate::plan::{Block, Domain, Plan, Wire, WireId};
 use crate::ring::{Lane, OddRing, Ring};
 use crate::stream::{Label, Pair, Randomness, Scope, Source};
 
@@ -49,6 +49,11 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         self.plan.shapes.elements(wire) as usize
     }
 
+    /// The same by the wire's number.
+    pub(crate) fn elements_of(&self, wire: WireId) -> usize {
+        self.plan.shapes.wires.get(wire as usize).map_or(0, |(elements, _)| *elements as usize)
+    }
+
     /// Draws `per_unit` values for each unit from the stream of `pair` for this step and `label`.
     pub(crate) fn draw<T: Copy + Default>(
         &self,
@@ -60,6 +65,18 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         let mut out = alloc::vec![T::default(); per_unit * self.batch()];
         for (unit, chunk) in self.units.clone().zip(out.chunks_mut(per_unit.max(1))) {
             fill(&mut self.randomness.open(pair, Scope::Unit(unit), self.step, label)?, chunk);
+        }
+        Ok(out)
+    }
+
+    /// Draws the masks of an input, whose player can expand them too.
+    pub(crate) fn draw_input(&self, pair: Pair, per_unit: usize) -> Result<Vec<L>, Blame> {
+        const LABEL: Label = Label::new(0, "input.mask");
+        let mut out = alloc::vec![L::default(); per_unit * self.batch()];
+        for (unit, chunk) in self.units.clone().zip(out.chunks_mut(per_unit.max(1))) {
+            self.randomness
+                .open(pair, Scope::Input { unit, step: self.step }, self.step, LABEL)?
+                .ring(self.ring, chunk);
         }
         Ok(out)
     }
@@ -79,10 +96,11 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         Ok(match block.domain {
             Domain::Ring => Column::Words(self.draw_ring(pair, label, block.elements)?),
             Domain::Odd => Column::Words(self.draw_odd(pair, label, block.elements)?),
-            Domain::Fraction => {
-                let ring = self.fraction_ring()?;
+            Domain::Low(bits) => {
+                let ring = Self::low_ring(bits)?;
                 Column::Words(self.draw(pair, label, block.elements, |source, out| source.ring(ring, out))?)
             }
+            Domain::Byte => return Err(Blame::bug("digests are not drawn")),
             Domain::Field => {
                 let p = self.prime.p();
                 Column::Field(self.draw(pair, label, block.elements, |source, out| source.below(|_| p, out))?)
@@ -90,9 +108,9 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         })
     }
 
-    /// Z_2^f.
-    fn fraction_ring(&self) -> Result<Ring<L>, Blame> {
-        Ring::new(self.plan.numbers().fraction_bits).ok_or_else(|| Blame::bug("the fraction does not fit its lanes"))
+    /// Z_2^bits.
+    fn low_ring(bits: u32) -> Result<Ring<L>, Blame> {
+        Ring::new(bits).ok_or_else(|| Blame::bug("low bits that do not fit their lanes"))
     }
 
     /// a - b in the domain.
@@ -101,12 +119,14 @@ impl<L: Lane, R: Randomness> Context<L, R> {
             let pairs = a.field()?.into_iter().zip(b.field()?);
             return Ok(Column::Field(pairs.map(|(a, b)| self.prime.sub(a, b)).collect()));
         }
-        let fraction = self.fraction_ring()?;
+        let ring = match domain {
+            Domain::Low(bits) => Self::low_ring(bits)?,
+            _ => self.ring,
+        };
         let pairs = a.words()?.into_iter().zip(b.words()?);
         let minus = |(a, b): (L, L)| match domain {
             Domain::Odd => L::from_u64(self.odd.sub(a.to_u64(), b.to_u64())),
-            Domain::Fraction => fraction.sub(a, b),
-            Domain::Ring | Domain::Field => self.ring.sub(a, b),
+            _ => ring.sub(a, b),
         };
         Ok(Column::Words(pairs.map(minus).collect()))
     }

@@ -24,12 +24,15 @@ use alloc::vec::Vec;
 use crate::Role;
 use crate::deal::Dealer;
 use crate::error::Blame;
+use crate::gates::Step;
+use crate::gates::input::{Entry, Input};
 use crate::pack;
 use crate::party::context::Context;
 use crate::party::driver::{Driver, Stage, Want};
 use crate::party::producer::Producer;
 use crate::party::server::{Server, Variable};
-use crate::plan::Plan;
+use crate::plan::{Plan, Port};
+use crate::program::Visibility;
 use crate::ring::{Lane, Ring};
 use crate::role::{S0, S1, Side};
 use crate::share;
@@ -118,6 +121,24 @@ impl Binding {
     /// Whose it is.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// What this server hands to the players who feed masked inputs: the seeds of its part of the masks of these units, one
+    /// input after the other. They are handed out once: the units must be burnt for this query.
+    ///
+    /// # Errors
+    /// A bug: this is no server.
+    pub fn input_masks(&self, units: core::ops::Range<u64>) -> Result<Vec<u8>, Blame> {
+        let mut seeds = Vec::new();
+        for (step, placed) in (0..).zip(&self.plan.steps) {
+            if let Step::Input(Input { entry: Entry::Masked(_) }) = &placed.step {
+                for unit in units.clone() {
+                    let seed = self.seeds.input_seed(unit, step);
+                    seeds.extend(seed.ok_or_else(|| Blame::bug("only servers have masks to hand out"))?.bytes());
+                }
+            }
+        }
+        Ok(seeds)
     }
 
     pub(crate) fn seeds(&self) -> &Seeds {
@@ -236,7 +257,11 @@ fn setup<S: Side, L: Lane>(binding: &Binding, shares: &SharedVariables) -> Resul
 where
     Variables: From<Vec<Variable<L>>>,
 {
-    let plain = shares.expand::<L>(&binding.plan)?.into_iter().map(|share| Variable::Plain(Arc::new(share))).collect();
+    let form = |(values, planned): (Vec<L>, &crate::plan::PlannedVariable)| match planned.public {
+        true => Variable::Public(Arc::new(values)),
+        false => Variable::Plain(Arc::new(values)),
+    };
+    let plain = shares.expand::<L>(&binding.plan)?.into_iter().zip(&binding.plan.variables).map(form).collect();
     let at = Context::<L, Seeds>::new(Arc::clone(&binding.plan), binding.seeds.clone(), 0..1, binding.version)?;
     // Material belongs to queries; opening weights wants none.
     let server = Server::<S, L, Seeds>::for_setup(at, plain);
@@ -283,9 +308,15 @@ where
     }
 }
 
-/// One input's share, as the client sent it: server0 a seed, server1 packed elements.
-fn input_share<S: Side, L: Lane>(ring: Ring<L>, count: usize, bytes: &[u8]) -> Result<Vec<L>, Blame> {
-    if S::INDEX == 0 {
+/// One input, as the client sent it: a seed for server0's share, everything else packed.
+pub(crate) fn input_share<S: Side, L: Lane>(
+    ring: Ring<L>,
+    port: &Port,
+    batch: usize,
+    bytes: &[u8],
+) -> Result<Vec<L>, Blame> {
+    let count = port.elements as usize * batch;
+    if S::INDEX == 0 && port.visibility == Visibility::Private {
         let seed: [u8; 32] =
             bytes.try_into().map_err(|_| Blame::client(format!("a seed of {} bytes, not 32", bytes.len())))?;
         return Ok(share::expand(ring, &Seed::new(seed), count));
@@ -310,7 +341,7 @@ fn query<S: Side, L: Lane>(
         return Err(Blame::client(format!("{} inputs, where {} belong", inputs.len(), plan.inputs.len())));
     }
     let shares = inputs.iter().zip(&plan.inputs);
-    let shares = shares.map(|(bytes, port)| input_share::<S, L>(at.ring, port.elements as usize * batch, bytes));
+    let shares = shares.map(|(bytes, port)| input_share::<S, L>(at.ring, port, batch, bytes));
     let shares = shares.collect::<Result<_, _>>()?;
     let server = Server::<S, L, Seeds>::new(at, variables, shares, material.take_material())?;
     let driver = Driver::new(server, plan, Stage::Query, batch);

@@ -43,11 +43,24 @@ impl<L: Lane, R: Randomness> Producer<L, R> {
         }
     }
 
-    /// Sets a wire.
-    pub(crate) fn set(&mut self, wire: &Wire<Held>, words: Vec<L>) {
-        if let Some(place) = self.registers.get_mut(wire.id() as usize) {
+    /// What it dealt on a wire of masks.
+    pub(crate) fn dealt(&self, wire: WireId) -> Result<&[L], Blame> {
+        match self.registers.get(wire as usize) {
+            Some(Some(words)) => Ok(words),
+            _ => Err(Blame::bug(format!("wire {wire} has not been dealt"))),
+        }
+    }
+
+    /// Keeps what it dealt on a wire of masks, for what follows from it.
+    pub(crate) fn put(&mut self, wire: WireId, words: Vec<L>) {
+        if let Some(place) = self.registers.get_mut(wire as usize) {
             *place = Some(words);
         }
+    }
+
+    /// Sets a wire.
+    pub(crate) fn set(&mut self, wire: &Wire<Held>, words: Vec<L>) {
+        self.put(wire.id(), words);
     }
 
     /// Forgets a wire that nobody will read again.

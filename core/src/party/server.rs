@@ -12,7 +12,7 @@ use crate::error::Blame;
 use crate::gates::Gate;
 use crate::party::column::Column;
 use crate::party::context::Context;
-use crate::plan::{BitShares, Kind, Traffic, Wire, WireId};
+use crate::plan::{BitShares, Kind, Masked, Traffic, Wire, WireId};
 use crate::ring::Lane;
 use crate::role::Side;
 use crate::share::Share;
@@ -33,9 +33,11 @@ pub(crate) enum Variable<L: Lane> {
     Masked {
         /// Ŵ, the same at both servers.
         hat: Arc<Vec<L>>,
-        /// B_0 + Ŵ at server0, B_1 at server1: what the opened input is multiplied with.
-        operand: Arc<Vec<L>>,
+        /// This server's share of W: B_0 + Ŵ at server0, B_1 at server1.
+        share: Arc<Vec<L>>,
     },
+    /// A public variable, the same at both servers.
+    Public(Arc<Vec<L>>),
 }
 
 /// One server, while it carries out a plan.
@@ -119,10 +121,24 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
 
     /// This server's value on `wire`.
     pub(crate) fn words<K>(&self, wire: &Wire<K>) -> Result<&[L], Blame> {
-        match self.registers.get(wire.id() as usize) {
+        self.words_of(wire.id())
+    }
+
+    /// The same by the wire's number.
+    pub(crate) fn words_of(&self, wire: WireId) -> Result<&[L], Blame> {
+        match self.registers.get(wire as usize) {
             Some(Some(Register::Words(words))) => Ok(words.elements()),
-            _ => Err(Blame::bug(format!("wire {} has no value at {}", wire.id(), S::ROLE))),
+            _ => Err(Blame::bug(format!("wire {wire} has no value at {}", S::ROLE))),
         }
+    }
+
+    /// This server's share of a masked tensor: \[j = 0\] x̂ + a_j.
+    pub(crate) fn combined(&self, masked: &Masked) -> Result<Vec<L>, Blame> {
+        let mut share = self.words(&masked.mask)?.to_vec();
+        if S::INDEX == 0 {
+            self.at.ring.add_all(&mut share, self.words(&masked.hat)?);
+        }
+        Ok(share)
     }
 
     /// This server's shares of bits on `wire`, ℓ for each element, lowest bit first.
@@ -142,6 +158,11 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
     /// Sets a wire.
     pub(crate) fn set<K: Kind>(&mut self, wire: &Wire<K>, words: Vec<L>) {
         self.put(wire.id(), Register::Words(Share::new(words)));
+    }
+
+    /// The same by the wire's number.
+    pub(crate) fn put_words(&mut self, wire: WireId, words: Vec<L>) {
+        self.put(wire, Register::Words(Share::new(words)));
     }
 
     /// Sets a wire of bits.

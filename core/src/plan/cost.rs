@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Class, Placed, Plan, Route, WireId};
 use crate::Role;
 use crate::gates::Gate;
-use crate::program::Origin;
+use crate::program::{Origin, Visibility};
 use crate::wire::{HEADER_BYTES, frames_for};
 
 /// When bytes move.
@@ -67,7 +67,7 @@ impl Cost {
 }
 
 /// One operation's part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerCost {
     /// The wire's number, as a name.
     pub name: String,
@@ -83,8 +83,12 @@ pub struct LayerCost {
     pub offline_bytes: u64,
     /// |x| < 2^bound_bits.
     pub bound_bits: i32,
+    /// |x| < bound, which may be finer than a power of two.
+    pub bound: f64,
     /// Where the bound comes from.
     pub bound_from: &'static str,
+    /// How far an approximation may be off; 0 for what is exact.
+    pub error_bound: f64,
 }
 
 /// What a party sees in clear.
@@ -150,10 +154,17 @@ impl Plan {
         let ring = |elements: u32| crate::pack::packed_len(elements as usize * batch, self.numbers().ring_bits);
         let total =
             |ports: &[super::Port]| ports.iter().map(|p| ring(p.elements).unwrap_or(usize::MAX) as u64).sum::<u64>();
-        add(Phase::Client, CLIENT, Role::Server0.name(), crate::client::SEED_BYTES as u64 * self.inputs.len() as u64);
-        add(Phase::Client, CLIENT, Role::Server1.name(), total(&self.inputs));
+        let seed = crate::client::SEED_BYTES as u64;
+        let (shared, sent): (Vec<_>, Vec<_>) =
+            self.inputs.iter().cloned().partition(|port| port.visibility == Visibility::Private);
+        let masked = sent.iter().filter(|port| port.visibility == Visibility::Masked).count();
+        add(Phase::Client, CLIENT, Role::Server0.name(), seed * shared.len() as u64 + total(&sent));
+        add(Phase::Client, CLIENT, Role::Server1.name(), total(&shared) + total(&sent));
         for server in [Role::Server0, Role::Server1] {
             add(Phase::Client, server.name(), CLIENT, total(&self.outputs));
+            if masked > 0 {
+                add(Phase::Client, server.name(), CLIENT, seed * (masked * batch) as u64);
+            }
         }
         let sum = |wanted| links.iter().filter(|((phase, ..), _)| *phase == wanted).map(|(_, bytes)| bytes.0).sum();
         Cost {
@@ -208,6 +219,8 @@ impl Plan {
                     online_bytes: online.sum(),
                     offline_bytes: own.iter().map(|placed| (self.material_bytes(placed) * batch) as u64).sum(),
                     bound_bits: layer.bound.bits,
+                    bound: layer.bound.limit(),
+                    error_bound: layer.error,
                     bound_from: match layer.bound.origin {
                         Origin::Proved => "proved",
                         Origin::Declared => "declared",
@@ -227,21 +240,32 @@ impl Plan {
     /// The largest number of bytes that each party holds in wires, messages, weights and material at one time.
     pub fn memory_peak(&self, batch: usize) -> Vec<(Role, u64)> {
         let lane = if self.numbers().ring_bits <= 32 { 4 } else { 8 };
+        // Bytes at a server, and at the crypto producer.
         let size = |id: WireId| match self.shapes.wires.get(id as usize) {
-            Some((elements, Class::Bits)) => (false, u64::from(*elements * self.numbers().ring_bits) * batch as u64),
-            Some((elements, class)) => (*class == Class::Held, u64::from(*elements) * lane * batch as u64),
-            None => (false, 0),
+            Some((elements, class)) => {
+                let words = u64::from(*elements) * lane * batch as u64;
+                match class {
+                    Class::Words => [words, 0],
+                    Class::Dealt => [words, words],
+                    Class::Held => [0, words],
+                    Class::Bits => [u64::from(*elements) * u64::from(self.numbers().ring_bits) * batch as u64, 0],
+                }
+            }
+            None => [0, 0],
         };
-        // Index 0: a server, 1: the crypto producer.
         let (last, mut live, mut peak) = (last_uses(&self.steps), [0u64; 2], [0u64; 2]);
+        let mut ends: BTreeMap<usize, Vec<WireId>> = BTreeMap::new();
+        for (id, at) in last {
+            ends.entry(at).or_default().push(id);
+        }
         for (index, placed) in self.steps.iter().enumerate() {
             let moving = self.step_bytes(placed, batch) * 2;
-            for (held, bytes) in placed.step.writes().into_iter().map(size) {
-                live.iter_mut().skip(usize::from(held)).take(1).for_each(|live| *live += bytes);
+            for bytes in placed.step.writes().into_iter().map(size) {
+                live.iter_mut().zip(bytes).for_each(|(live, bytes)| *live += bytes);
             }
             peak.iter_mut().zip(&live).for_each(|(peak, live)| *peak = (*peak).max(live + moving));
-            for (held, bytes) in last.iter().filter(|(_, at)| **at == index).map(|(id, _)| size(*id)) {
-                live.iter_mut().skip(usize::from(held)).take(1).for_each(|live| *live -= bytes);
+            for bytes in ends.remove(&index).into_iter().flatten().map(size) {
+                live.iter_mut().zip(bytes).for_each(|(live, bytes)| *live -= bytes);
             }
         }
         let weights: u64 =

@@ -12,6 +12,7 @@ mod wire;
 
 pub(crate) use cost::last_uses;
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 pub(crate) use builder::Builder;
@@ -19,16 +20,17 @@ pub use cost::{Cost, Disclosure, LayerCost, LinkCost, Phase};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 pub(crate) use wire::{
-    Additive, BitShares, Block, Class, Common, Domain, Held, Kind, Odd, Own, Route, Traffic, Wire, WireId,
+    Additive, BitShares, Block, Class, Common, Domain, Form, Held, Kind, Linear, Mask, Masked, Odd, Own, Route,
+    Traffic, Wire, WireId,
 };
 
 use crate::error::PlanError;
 use crate::gates::Step;
-use crate::program::{Bound, Numbers, Program};
+use crate::program::{Bound, Id, Node, Numbers, Program, Visibility};
 use crate::protocol::Protocol;
 
 /// The version of the serialised form, and of what the steps mean.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// The sizes that steps refer to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,8 +60,10 @@ pub(crate) struct Placed {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PlannedVariable {
     pub(crate) elements: u32,
-    /// Whether it is the right operand of a linear map, and so opened under a mask, once for each version and epoch.
+    /// Whether it is a factor of products, and so opened under a mask, once for each version and epoch.
     pub(crate) masked: bool,
+    /// Whether both servers know it.
+    pub(crate) public: bool,
     /// The bits after its point: biases are added to products, which have twice as many.
     pub(crate) fraction_bits: u32,
 }
@@ -69,6 +73,8 @@ pub(crate) struct PlannedVariable {
 pub(crate) struct Port {
     pub(crate) elements: u32,
     pub(crate) fraction_bits: u32,
+    /// How an input arrives; outputs always leave as shares.
+    pub(crate) visibility: Visibility,
 }
 
 /// What one operation of the program is called, for tables.
@@ -77,6 +83,20 @@ pub(crate) struct PlannedLayer {
     pub(crate) op: alloc::string::String,
     pub(crate) shape: Vec<u32>,
     pub(crate) bound: Bound,
+    /// How far an approximation may be off; 0 for what is exact.
+    pub(crate) error: f64,
+}
+
+/// What a lowering has made of a program.
+pub(crate) struct Lowered {
+    pub(crate) builder: Builder,
+    /// Opens the masked weights.
+    pub(crate) setup: Vec<Placed>,
+    pub(crate) variables: Vec<PlannedVariable>,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
+    /// How far each approximated operation may be off.
+    pub(crate) errors: BTreeMap<Id, f64>,
 }
 
 /// See the module's documentation.
@@ -105,39 +125,24 @@ impl Plan {
         protocol.lower(program)
     }
 
-    pub(crate) fn assemble(
-        protocol: Protocol,
-        program: &Program,
-        builder: Builder,
-        setup: Vec<Placed>,
-        variables: Vec<PlannedVariable>,
-        inputs: Vec<Port>,
-        outputs: Vec<Port>,
-    ) -> Self {
-        let layers = program
-            .nodes()
-            .iter()
-            .map(|node| PlannedLayer { op: node.op.name().into(), shape: node.shape.clone(), bound: node.bound })
-            .collect();
+    pub(crate) fn assemble(protocol: Protocol, program: &Program, lowered: Lowered) -> Self {
+        let Lowered { builder, setup, variables, inputs, outputs, errors } = lowered;
+        let layer = |(id, node): (Id, &Node)| PlannedLayer {
+            op: node.op.name().into(),
+            shape: node.shape.clone(),
+            bound: node.bound,
+            error: errors.get(&id).copied().unwrap_or(0.0),
+        };
+        let layers = (0..).zip(program.nodes()).map(layer).collect();
         let (shapes, steps) = builder.finish();
-        Self {
-            format: FORMAT,
-            protocol,
-            program: program.hash(),
-            shapes,
-            setup,
-            steps,
-            variables,
-            inputs,
-            outputs,
-            layers,
-        }
+        let (format, program) = (FORMAT, program.hash());
+        Self { format, protocol, program, shapes, setup, steps, variables, inputs, outputs, layers }
     }
 
     /// A plan of a few steps and of no program.
     #[cfg(test)]
     pub(crate) fn bare(builder: Builder, setup: Vec<Placed>, variables: Vec<PlannedVariable>) -> Self {
-        let (shapes, steps) = builder.finish();
+        let (shapes, steps) = builder.finish_all();
         let (inputs, outputs, layers) = (Vec::new(), Vec::new(), Vec::new());
         let (format, protocol, program) = (FORMAT, Protocol::default(), [0; 32]);
         Self { format, protocol, program, shapes, setup, steps, variables, inputs, outputs, layers }

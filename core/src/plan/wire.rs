@@ -18,6 +18,8 @@ pub(crate) enum Class {
     Words,
     /// k bytes for each element, on the servers.
     Bits,
+    /// A lane for each element, on the servers and at the crypto producer while it deals.
+    Dealt,
     /// A lane for each element, at the crypto producer.
     Held,
 }
@@ -47,6 +49,8 @@ kinds! {
     BitShares: Bits,
     /// Known to both servers and not to the crypto producer.
     Common: Words,
+    /// Shared additively in Z_2^k between the servers, the sum known to the crypto producer, who dealt it.
+    Mask: Dealt,
     /// Known to each server for itself: the two values are unrelated.
     Own: Words,
     /// Known to the crypto producer alone.
@@ -80,13 +84,50 @@ impl<K> Wire<K> {
     }
 }
 
+/// What a linear computation works on; see [`crate::gates::local`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Form {
+    /// Shares.
+    Shared,
+    /// What both servers know.
+    Public,
+    /// Shares of a mask.
+    Mask,
+}
+
+/// A kind of wire on which linear computations are local.
+pub(crate) trait Linear: Kind {
+    const FORM: Form;
+}
+
+impl Linear for Additive {
+    const FORM: Form = Form::Shared;
+}
+
+impl Linear for Common {
+    const FORM: Form = Form::Public;
+}
+
+impl Linear for Mask {
+    const FORM: Form = Form::Mask;
+}
+
+/// A masked tensor x: x - a, and a.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Masked {
+    pub(crate) hat: Wire<Common>,
+    pub(crate) mask: Wire<Mask>,
+}
+
 /// What an element of a message or of material is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Domain {
     /// Z_2^k.
     Ring,
-    /// Z_2^f: what is multiplied with 2^(k - f) afterwards.
-    Fraction,
+    /// Z_2^n, n at most k: what is multiplied with 2^(k - n) afterwards.
+    Low(u32),
+    /// A byte, of a digest.
+    Byte,
     /// Z_{2^k - 1}.
     Odd,
     /// Z_p.
@@ -98,7 +139,8 @@ impl Domain {
     pub(crate) fn bits(self, numbers: Numbers) -> u32 {
         match self {
             Domain::Ring | Domain::Odd => numbers.ring_bits,
-            Domain::Fraction => numbers.fraction_bits,
+            Domain::Low(bits) => bits,
+            Domain::Byte => 8,
             Domain::Field => Prime::for_bits(numbers.ring_bits).bits(),
         }
     }

@@ -1,5 +1,8 @@
 //! Protocols: how a program is lowered to steps.
 
+pub(crate) mod approximate;
+pub(crate) mod lowering;
+mod pond;
 mod securenn;
 
 use serde::{Deserialize, Serialize};
@@ -7,11 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::program::Program;
+use lowering::Nonlinear;
 
 /// The protocol by which a program is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Protocol {
+    /// TF Encrypted's Pond: the crypto producer offline, activations by polynomials, no comparisons.
+    Pond,
     /// SecureNN (Wagh, Gupta, Chandran 2018), corrected: exact comparisons, the crypto producer takes part online.
     #[default]
     SecureNn,
@@ -19,11 +25,14 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: &'static [Protocol] = &[Protocol::SecureNn];
+    pub const ALL: &'static [Protocol] = &[Protocol::Pond, Protocol::SecureNn];
+    /// The names of those that can compare.
+    pub(crate) const WITH_COMPARISONS: &'static str = "securenn";
 
     /// The name by which command line, configuration and clients call it.
     pub const fn name(self) -> &'static str {
         match self {
+            Protocol::Pond => "pond",
             Protocol::SecureNn => "securenn",
         }
     }
@@ -33,10 +42,28 @@ impl Protocol {
         Protocol::ALL.iter().copied().find(|protocol| protocol.name() == name)
     }
 
-    pub(crate) fn lower(self, program: &Program) -> Result<Plan, PlanError> {
+    /// Whether it can compare, and so compute maxima; the others approximate activations by polynomials and refuse the rest.
+    pub const fn compares(self) -> bool {
+        !matches!(self, Protocol::Pond)
+    }
+
+    fn nonlinear(self) -> Nonlinear {
         match self {
-            Protocol::SecureNn => securenn::lower(program),
+            Protocol::Pond => pond::nonlinear,
+            Protocol::SecureNn => securenn::nonlinear,
         }
+    }
+
+    pub(crate) fn lower(self, program: &Program) -> Result<Plan, PlanError> {
+        let (lowered, _) = lowering::lower(program, self, self.nonlinear())?;
+        Ok(Plan::assemble(self, program, lowered))
+    }
+
+    /// The same with what tests want to know of it.
+    #[cfg(test)]
+    pub(crate) fn trace(self, program: &Program) -> Result<(Plan, lowering::Trace), PlanError> {
+        let (lowered, trace) = lowering::lower(program, self, self.nonlinear())?;
+        Ok((Plan::assemble(self, program, lowered), trace))
     }
 }
 

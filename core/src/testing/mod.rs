@@ -1,6 +1,7 @@
 //! Runs the shipping gates at toy widths, over sources that enumerate every random value, and compares what each party
 //! sees. Only built for tests.
 
+pub(crate) mod lockstep;
 pub(crate) mod rig;
 pub(crate) mod tape;
 

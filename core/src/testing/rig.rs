@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use super::tape::Tape;
 use crate::Role;
-use crate::gates::linear;
+use crate::gates::weights;
 use crate::party::context::Context;
 use crate::party::driver::{Driver, Stage, Want};
 use crate::party::producer::{Producer, draw_masks};
@@ -60,9 +60,17 @@ pub(crate) struct Ran {
     pub(crate) server0: Server<S0, u32, Tape>,
     pub(crate) server1: Server<S1, u32, Tape>,
     pub(crate) producer: Producer<u32, Tape>,
+    dealing: Producer<u32, Tape>,
     /// Everything that each party saw: its shares of what was given, all streams it can expand, its material, and every
     /// message it received, both shares where it received both.
     pub(crate) views: [Vec<u64>; 3],
+}
+
+impl Ran {
+    /// What the crypto producer dealt on a wire of masks.
+    pub(crate) fn dealt(&self, wire: u32) -> &[u32] {
+        self.dealing.dealt(wire).unwrap()
+    }
 }
 
 impl Rig {
@@ -76,10 +84,12 @@ impl Rig {
     /// The same with variables that are opened first.
     pub(crate) fn with_weights(mut self, elements: &[u32]) -> Self {
         let plan = Arc::get_mut(&mut self.plan).unwrap();
-        plan.variables =
-            elements.iter().map(|n| PlannedVariable { elements: *n, masked: true, fraction_bits: 0 }).collect();
+        plan.variables = elements
+            .iter()
+            .map(|n| PlannedVariable { elements: *n, masked: true, public: false, fraction_bits: 0 })
+            .collect();
         let open = |(variable, elements): (u32, &u32)| Placed {
-            step: linear::OpenWeights { variable, elements: *elements }.into(),
+            step: weights::OpenWeights { variable, elements: *elements }.into(),
             level: 1,
             layer: 0,
         };
@@ -130,7 +140,7 @@ impl Rig {
                 .map(|opened| opened.into_iter().map(|v| v.1).collect());
         }
 
-        let masks = draw_masks(&self.at(tape, version), linear::B).unwrap();
+        let masks = draw_masks(&self.at(tape, version), weights::B).unwrap();
         let mut dealing = Producer::new(self.at(tape, version), Arc::clone(&masks));
         let material = crate::deal::deal(&mut dealing).unwrap();
         views[1].extend(material.iter().flatten().map(|byte| u64::from(*byte)));
@@ -166,12 +176,12 @@ impl Rig {
         views[0].extend(tape.known_to(&[Pair::Servers, Pair::Producer0]));
         views[1].extend(tape.known_to(&[Pair::Servers, Pair::Producer1]));
         views[2].extend(tape.known_to(&[Pair::Producer0, Pair::Producer1]));
-        Ran { server0: server0.actor.0, server1: server1.actor.0, producer: producer.actor.0, views }
+        Ran { server0: server0.actor.0, server1: server1.actor.0, producer: producer.actor.0, dealing, views }
     }
 }
 
 /// An actor that forgets nothing, so that tests can look at every wire.
-struct Keep<A>(A);
+pub(crate) struct Keep<A>(pub(crate) A);
 
 impl<A: crate::party::driver::Actor> crate::party::driver::Actor for Keep<A> {
     type Lane = A::Lane;
@@ -201,7 +211,7 @@ impl<A: crate::party::driver::Actor> crate::party::driver::Actor for Keep<A> {
     fn forget(&mut self, _wire: u32) {}
 }
 
-trait Pump {
+pub(crate) trait Pump {
     fn pump(&mut self) -> Vec<(Role, Frame)>;
     fn take(&mut self, from: Role, frame: &Frame);
 }
@@ -220,7 +230,7 @@ impl<A: crate::party::driver::Actor> Pump for Driver<A> {
     }
 }
 
-fn exchange(views: &mut [Vec<u64>; 3], parties: &mut [(Role, &mut dyn Pump)]) {
+pub(crate) fn exchange(views: &mut [Vec<u64>; 3], parties: &mut [(Role, &mut dyn Pump)]) {
     let mut received: BTreeMap<(Role, Role), Vec<u64>> = BTreeMap::new();
     loop {
         let mut frames = vec![];

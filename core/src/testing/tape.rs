@@ -166,6 +166,7 @@ impl Randomness for Tape {
         let inner = self.0.borrow();
         let scope = match (inner.mutant, scope) {
             (Some(Mutant::SameUnit), Scope::Unit(_)) => Scope::Unit(0),
+            (Some(Mutant::SameUnit), Scope::Input { step, .. }) => Scope::Input { unit: 0, step },
             (Some(Mutant::SameVersion), Scope::Variable { index, .. }) => Scope::Variable { index, version: 0 },
             (_, scope) => scope,
         };

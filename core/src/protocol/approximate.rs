@@ -1,0 +1,193 @@
+//! Functions that are not computed but approximated, found when a plan is made.
+//!
+//! Every party plans for itself and must find the same, so the arithmetic is IEEE's and the functions are libm's, which is
+//! the same code on every machine.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// The degree of a series in u = 2t² - 1 is at most this: a polynomial of twice the degree in t.
+const MAX_DEGREE: usize = 12;
+/// Points at which errors are measured.
+const GRID: usize = 4096;
+
+/// What is approximated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Function {
+    Relu,
+    Sigmoid,
+    Tanh,
+}
+
+impl Function {
+    fn value(self, x: f64) -> f64 {
+        match self {
+            Function::Relu => x.max(0.0),
+            Function::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
+            Function::Tanh => libm::tanh(x),
+        }
+    }
+
+    /// The error that is good enough, for operands up to `limit`.
+    fn tolerance(self, limit: f64) -> f64 {
+        match self {
+            Function::Relu => limit / 128.0,
+            Function::Sigmoid | Function::Tanh => 1.0 / 512.0,
+        }
+    }
+
+    /// The even part in terms of t = x / limit: what a series in u approximates. For the relu R·|t| / 2, for the others
+    /// their odd part divided by t.
+    fn even(self, limit: f64, t: f64) -> f64 {
+        match self {
+            Function::Relu => limit * t / 2.0,
+            Function::Sigmoid if t == 0.0 => limit / 4.0,
+            Function::Sigmoid => (self.value(limit * t) - 0.5) / t,
+            Function::Tanh if t == 0.0 => limit,
+            Function::Tanh => self.value(limit * t) / t,
+        }
+    }
+
+    /// How much an error of the even part counts at t.
+    fn weight(self, t: f64) -> f64 {
+        if self == Function::Relu { 1.0 } else { t }
+    }
+}
+
+/// Σ coefficients\[i\]·T_i(u).
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) coefficients: Vec<f64>,
+    /// The largest error of the function itself, in exact arithmetic.
+    pub(crate) error: f64,
+}
+
+/// Fits the even part of `function` for |x| <= `limit`.
+pub(crate) fn series(function: Function, limit: f64) -> Series {
+    const NODES: usize = 256;
+    // T_i at Chebyshev's nodes is a cosine, so coefficients are sums of cosines (Clenshaw and Curtis).
+    let angle = |node: usize| core::f64::consts::PI * (node as f64 + 0.5) / NODES as f64;
+    let samples: Vec<f64> = (0..NODES)
+        .map(|node| function.even(limit, libm::sqrt(((libm::cos(angle(node)) + 1.0) / 2.0).max(0.0))))
+        .collect();
+    let coefficient = |degree: usize| {
+        let sum: f64 = samples.iter().enumerate().map(|(node, g)| g * libm::cos(degree as f64 * angle(node))).sum();
+        sum * if degree == 0 { 1.0 } else { 2.0 } / NODES as f64
+    };
+    let mut coefficients = vec![coefficient(0)];
+    let mut error = f64::INFINITY;
+    for degree in 1..=MAX_DEGREE {
+        coefficients.push(coefficient(degree));
+        error = (0..=GRID)
+            .map(|i| {
+                let t = i as f64 / GRID as f64;
+                (clenshaw(&coefficients, 2.0 * t * t - 1.0) - function.even(limit, t)).abs() * function.weight(t)
+            })
+            .fold(0.0, f64::max);
+        if error <= function.tolerance(limit) {
+            break;
+        }
+    }
+    Series { coefficients, error }
+}
+
+/// Σ c_i·T_i(u).
+fn clenshaw(coefficients: &[f64], u: f64) -> f64 {
+    let (mut next, mut after) = (0.0, 0.0);
+    for c in coefficients.iter().skip(1).rev() {
+        (next, after) = (2.0 * u * next - after + c, next);
+    }
+    coefficients.first().copied().unwrap_or(0.0) + u * next - after
+}
+
+/// slopes\[i\]·x + heights\[i\] from the i-th knot on; the first piece lies before all knots.
+#[derive(Clone, Debug)]
+pub(crate) struct Spline {
+    pub(crate) knots: Vec<f64>,
+    pub(crate) slopes: Vec<f64>,
+    pub(crate) heights: Vec<f64>,
+    /// The largest error, in exact arithmetic.
+    pub(crate) error: f64,
+}
+
+/// Straight pieces between `count` knots on |x| <= `limit`, constant beyond where the function hardly changes any more.
+pub(crate) fn spline(function: Function, limit: f64, count: usize) -> Spline {
+    let reach = limit.min(if function == Function::Sigmoid { 8.0 } else { 4.0 });
+    let at = |i: usize| -reach + 2.0 * reach * i as f64 / GRID as f64;
+    // A straight piece of length h is off by h²·|f''| / 8: knots are dense where √|f''| is large.
+    let step = 2.0 * reach / GRID as f64;
+    let bend = |i: usize| {
+        let (x, h) = (at(i), step.max(1e-3));
+        let second = (function.value(x + h) - 2.0 * function.value(x) + function.value(x - h)) / (h * h);
+        libm::sqrt(second.abs()) + 0.01
+    };
+    let total: f64 = (0..GRID).map(bend).sum();
+    let (mut knots, mut sum) = (vec![-reach], 0.0);
+    for i in 0..GRID {
+        sum += bend(i);
+        if knots.len() < count - 1 && sum >= total * knots.len() as f64 / (count - 1) as f64 {
+            knots.push(at(i + 1));
+        }
+    }
+    knots.push(reach);
+    let ends = |x: f64| (0.0, function.value(x));
+    let (mut slopes, mut heights) = (vec![ends(-reach).0], vec![ends(-reach).1]);
+    for pair in knots.windows(2) {
+        if let [a, b] = pair {
+            let slope = (function.value(*b) - function.value(*a)) / (b - a);
+            slopes.push(slope);
+            heights.push(function.value(*a) - slope * a);
+        }
+    }
+    slopes.push(ends(reach).0);
+    heights.push(ends(reach).1);
+    let spline = |x: f64| {
+        let piece = knots.iter().filter(|knot| x >= **knot).count();
+        slopes.get(piece).copied().unwrap_or(0.0) * x + heights.get(piece).copied().unwrap_or(0.0)
+    };
+    let inside = (0..=GRID).map(|i| (spline(at(i)) - function.value(at(i))).abs()).fold(0.0, f64::max);
+    let beyond = (spline(limit) - function.value(limit)).abs();
+    Spline { knots, slopes, heights, error: inside.max(beyond) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
+    use super::*;
+
+    #[test]
+    fn series_are_as_good_as_they_say() {
+        for function in [Function::Relu, Function::Sigmoid, Function::Tanh] {
+            for limit in [0.5, 1.0, 3.0, 8.0, 12.5] {
+                let Series { coefficients, error } = series(function, limit);
+                let mut worst = 0.0f64;
+                for i in -1000..=1000 {
+                    let (t, x) = (f64::from(i) / 1000.0, limit * f64::from(i) / 1000.0);
+                    let even = clenshaw(&coefficients, 2.0 * t * t - 1.0);
+                    let value = match function {
+                        Function::Relu => x / 2.0 + even,
+                        Function::Sigmoid => 0.5 + t * even,
+                        Function::Tanh => t * even,
+                    };
+                    worst = worst.max((value - function.value(x)).abs());
+                }
+                assert!(worst <= error * 1.001 + 1e-12, "{function:?} {limit}: {worst} {error}");
+                assert!(coefficients.len() > MAX_DEGREE || error <= function.tolerance(limit));
+            }
+        }
+        assert!(series(Function::Sigmoid, 8.0).error < 0.01);
+        assert!(series(Function::Relu, 8.0).error < 0.11);
+    }
+
+    #[test]
+    fn splines_are_as_good_as_they_say() {
+        for (function, good) in [(Function::Sigmoid, 0.01), (Function::Tanh, 0.015)] {
+            for limit in [0.5, 3.0, 20.0] {
+                let spline = spline(function, limit, 16);
+                assert_eq!((spline.knots.len(), spline.slopes.len(), spline.heights.len()), (16, 17, 17));
+                assert!(spline.knots.is_sorted());
+                assert!(spline.error < good, "{function:?} {limit}: {}", spline.error);
+            }
+        }
+    }
+}

@@ -1,0 +1,844 @@
+//! From a program's operations to a plan's steps: everything that all protocols have in common.
+//!
+//! *Scales.* A value has some number of bits after its point, which products add up. Values are truncated only where a
+//! product would have more than 2f of them: biases are added, and maxima and signs taken, at full scale, where they are
+//! exact; outputs leave at full scale too. Integers have none, so selecting by a bit costs no truncation.
+//!
+//! *Forms.* A value is held as it comes: public, as shares, masked, or as a variable that nobody has asked for yet. Masks
+//! are made when a product wants them, once for each tensor: what is only an arrangement of another tensor is masked, and
+//! truncated, before it is arranged, where that is less.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::bilinear::Bilinear;
+use crate::error::PlanError;
+use crate::fixed::power_of_two;
+use crate::gates::Step;
+use crate::gates::agree::Agree;
+use crate::gates::input::{Entry, Input};
+use crate::gates::local::{combine, concat, constant, cumsum_runs, gather, sum_runs};
+use crate::gates::mask::{mask, unmask};
+use crate::gates::output::Output;
+use crate::gates::product::{Factor, product, product_with_public, public_product};
+use crate::gates::public::{PublicOp, lift, public};
+use crate::gates::reveal::reveal;
+use crate::gates::square::square;
+use crate::gates::truncate::truncate;
+use crate::gates::weights::{OpenWeights, load, load_masked, load_public};
+use crate::plan::{Additive, Builder, Common, Linear, Lowered, Masked, Placed, PlannedVariable, Port, Wire, WireId};
+use crate::program::{Arrangement, Id, NOWHERE, Node, Op, Program, Visibility};
+use crate::protocol::Protocol;
+
+/// How a value is held.
+#[derive(Clone, Debug)]
+pub(crate) enum Held {
+    /// Numbers that stand in the program, not encoded yet.
+    Constant(Rc<Vec<f64>>),
+    /// Known to both servers.
+    Public(Wire<Common>),
+    /// Shares.
+    Private(Wire<Additive>),
+    /// Under a mask.
+    Masked(Masked),
+    /// A private variable, all of it in order or these places of it, not put on wires yet.
+    Variable { index: u32, places: Option<Rc<Vec<u32>>> },
+}
+
+/// A value with so many bits after the point; for constants and variables, as many as whoever uses them wants.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    pub(crate) held: Held,
+    pub(crate) fraction: u32,
+}
+
+impl Value {
+    pub(crate) fn private(wire: Wire<Additive>, fraction: u32) -> Self {
+        Self { held: Held::Private(wire), fraction }
+    }
+
+    fn public(wire: Wire<Common>, fraction: u32) -> Self {
+        Self { held: Held::Public(wire), fraction }
+    }
+
+    fn is_public(&self) -> bool {
+        matches!(self.held, Held::Constant(_) | Held::Public(_))
+    }
+}
+
+/// What a protocol makes of the operations that are its own: comparisons, and what is approximated.
+pub(crate) type Nonlinear = fn(&mut Lowering<'_>, Id, &Node, Value) -> Result<Value, PlanError>;
+
+/// A program on its way to a plan.
+pub(crate) struct Lowering<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) builder: Builder,
+    pub(crate) protocol: Protocol,
+    values: Vec<Value>,
+    variables: Vec<PlannedVariable>,
+    /// Variables whose scale is fixed.
+    scaled: Vec<bool>,
+    /// For each node, whether a product or a function will take it, or what is arranged of it.
+    taken: Vec<bool>,
+    setup: Vec<Placed>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    compared: Vec<Wire<Common>>,
+    /// Where a wire of shares was arranged from.
+    arranged: BTreeMap<WireId, (Wire<Additive>, Rc<Vec<u32>>)>,
+    truncated: BTreeMap<(WireId, u32), Wire<Additive>>,
+    errors: BTreeMap<Id, f64>,
+    used: BTreeMap<Id, Vec<Value>>,
+}
+
+/// What tests want to know of a lowering.
+#[derive(Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests look at it"))]
+pub(crate) struct Trace {
+    /// Every node's value.
+    pub(crate) values: Vec<Value>,
+    /// What a node took its operands for, where that is another scale than theirs.
+    pub(crate) used: BTreeMap<Id, Vec<Value>>,
+}
+
+/// Lowers `program`; what is the protocol's own is lowered by `nonlinear`.
+pub(crate) fn lower(
+    program: &Program,
+    protocol: Protocol,
+    nonlinear: Nonlinear,
+) -> Result<(Lowered, Trace), PlanError> {
+    let mut lowering = Lowering {
+        program,
+        builder: Builder::new(program.numbers()),
+        protocol,
+        values: Vec::new(),
+        variables: Vec::new(),
+        scaled: Vec::new(),
+        taken: taken(program),
+        setup: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        compared: Vec::new(),
+        arranged: BTreeMap::new(),
+        truncated: BTreeMap::new(),
+        errors: BTreeMap::new(),
+        used: BTreeMap::new(),
+    };
+    for (id, node) in (0..).zip(program.nodes()) {
+        lowering.builder.layer(id);
+        let value = lowering.node(id, node, nonlinear)?;
+        if !matches!(value.held, Held::Constant(_) | Held::Variable { .. }) && !matches!(node.op, Op::Output { .. }) {
+            lowering.check_room(id, value.fraction, 2)?;
+        }
+        lowering.values.push(value);
+    }
+    if !lowering.compared.is_empty() {
+        let wires = core::mem::take(&mut lowering.compared);
+        lowering.builder.layer(0);
+        lowering.builder.push(Agree { wires });
+    }
+    let Lowering { builder, values, variables, setup, inputs, outputs, errors, used, .. } = lowering;
+    let lowered = Lowered { builder, setup, variables, inputs, outputs, errors };
+    Ok((lowered, Trace { values, used }))
+}
+
+/// For each node, whether anything but sums, arrangements and outputs takes it.
+fn taken(program: &Program) -> Vec<bool> {
+    let mut taken = vec![false; program.nodes().len()];
+    for (index, node) in program.nodes().iter().enumerate().rev() {
+        let passes = matches!(
+            node.op,
+            Op::Arrange { .. }
+                | Op::Concat { .. }
+                | Op::Add { .. }
+                | Op::Sub { .. }
+                | Op::Sum { .. }
+                | Op::CumSum { .. }
+                | Op::Reveal { .. }
+                | Op::Output { .. }
+        );
+        let here = !passes || taken.get(index).copied().unwrap_or(false);
+        for operand in node.op.operands() {
+            taken.iter_mut().skip(operand as usize).take(1).for_each(|place| *place |= here);
+        }
+    }
+    taken
+}
+
+fn broken(what: &str) -> PlanError {
+    PlanError::Program(what.to_string())
+}
+
+impl Lowering<'_> {
+    /// f.
+    pub(crate) fn fraction(&self) -> u32 {
+        self.program.numbers().fraction_bits
+    }
+
+    fn value(&self, id: Id) -> Result<Value, PlanError> {
+        let mut value =
+            self.values.get(id as usize).cloned().ok_or_else(|| broken("an operand comes after its use"))?;
+        if let Held::Variable { index, .. } = value.held {
+            value.fraction = self.variables.get(index as usize).map_or(0, |variable| variable.fraction_bits);
+        }
+        Ok(value)
+    }
+
+    /// Values must leave `free` bits of the ring: |x| < 2^(k - free).
+    pub(crate) fn check_room(&self, id: Id, fraction: u32, free: u32) -> Result<(), PlanError> {
+        let ring_bits = self.program.numbers().ring_bits;
+        let Some(node) = self.program.node(id) else { return Err(broken("no such operand")) };
+        let (needed, room) = (node.bound.bits + fraction as i32, ring_bits as i32 - free as i32);
+        if needed > room {
+            let (op, missing) = (node.op.name(), needed - room);
+            return Err(PlanError::Bound { wire: id, op, needed, room, missing, ring_bits });
+        }
+        Ok(())
+    }
+
+    /// Notes that `id` is an approximation, off by at most `error`.
+    pub(crate) fn approximates(&mut self, id: Id, error: f64) {
+        self.errors.insert(id, error);
+    }
+
+    /// A number with so many bits after the point, to the nearest.
+    pub(crate) fn encode(&self, x: f64, fraction: u32) -> Result<i64, PlanError> {
+        let (k, scaled) = (self.program.numbers().ring_bits, libm::rint(x * power_of_two(fraction as i32)));
+        if scaled.abs() < power_of_two(k as i32 - 2) {
+            return Ok(scaled as i64);
+        }
+        Err(PlanError::Numbers(format!(
+            "the constant {x} with {fraction} bits after the point does not fit a ring of {k} bits"
+        )))
+    }
+
+    /// The fewest bits after the point, at most f, with which these numbers are exact; f, if none are enough.
+    fn exact_fraction(&self, values: &[f64]) -> u32 {
+        let exact = |bits: &u32| {
+            values.iter().all(|x| x * power_of_two(*bits as i32) == libm::rint(x * power_of_two(*bits as i32)))
+        };
+        (0..self.fraction()).find(exact).unwrap_or(self.fraction())
+    }
+
+    /// A constant on a wire.
+    fn constant_wire<K: Linear>(&mut self, values: &[f64], fraction: u32) -> Result<Wire<K>, PlanError> {
+        let encoded = values.iter().map(|x| self.encode(*x, fraction)).collect::<Result<_, _>>()?;
+        Ok(constant(&mut self.builder, encoded))
+    }
+
+    /// Fixes the scale of a variable that is given now.
+    fn scale_variable(&mut self, index: u32, fraction: u32) {
+        if let Some(scaled) = self.scaled.get_mut(index as usize).filter(|scaled| !**scaled) {
+            *scaled = true;
+            self.variables.iter_mut().skip(index as usize).take(1).for_each(|v| v.fraction_bits = fraction);
+        }
+    }
+
+    /// The fraction of `value` once it stands beside one of `other` bits.
+    fn beside(&mut self, value: &mut Value, other: u32) {
+        if let Held::Variable { index, .. } = value.held {
+            let open = self.scaled.get(index as usize).is_some_and(|scaled| !scaled);
+            if open {
+                self.scale_variable(index, other);
+                value.fraction = other;
+            }
+        }
+    }
+
+    /// Shares of `value`.
+    pub(crate) fn shares(&mut self, value: &Value) -> Result<Wire<Additive>, PlanError> {
+        Ok(match &value.held {
+            Held::Private(wire) => *wire,
+            Held::Masked(masked) => unmask(&mut self.builder, *masked),
+            Held::Public(wire) => lift(&mut self.builder, *wire),
+            Held::Constant(values) => self.constant_wire(values, value.fraction)?,
+            Held::Variable { index, places } => {
+                self.scale_variable(*index, value.fraction);
+                let elements = self.variables.get(*index as usize).map_or(0, |variable| variable.elements);
+                let wire = load(&mut self.builder, *index, elements);
+                match places {
+                    Some(places) => gather(&mut self.builder, wire, places.to_vec()),
+                    None => wire,
+                }
+            }
+        })
+    }
+
+    /// A public value on a wire.
+    fn public_wire(&mut self, value: &Value) -> Result<Wire<Common>, PlanError> {
+        match &value.held {
+            Held::Public(wire) => Ok(*wire),
+            Held::Constant(values) => self.constant_wire(values, value.fraction),
+            _ => Err(broken("a private value where a public one belongs")),
+        }
+    }
+
+    /// A variable that is opened under its mask when it is set up.
+    fn open_variable(&mut self, id: Id, index: u32) -> Result<u32, PlanError> {
+        self.scale_variable(index, self.fraction());
+        let variable = self.variables.get_mut(index as usize).ok_or_else(|| broken("no such variable"))?;
+        if !variable.masked {
+            variable.masked = true;
+            let step = Step::from(OpenWeights { variable: index, elements: variable.elements });
+            self.setup.push(Placed { step, level: 1, layer: id });
+        }
+        Ok(variable.elements)
+    }
+
+    /// `value` under a mask.
+    fn masked(&mut self, id: Id, value: &Value) -> Result<Masked, PlanError> {
+        let arrange = |b: &mut Builder, masked: Masked, places: &[u32]| Masked {
+            hat: gather(b, masked.hat, places.to_vec()),
+            mask: gather(b, masked.mask, places.to_vec()),
+        };
+        match &value.held {
+            Held::Masked(masked) => Ok(*masked),
+            Held::Variable { index, places } => {
+                let elements = self.open_variable(id, *index)?;
+                let masked = load_masked(&mut self.builder, *index, elements);
+                Ok(match places {
+                    Some(places) => arrange(&mut self.builder, masked, places),
+                    None => masked,
+                })
+            }
+            _ => {
+                let wire = self.shares(value)?;
+                if let Some(masked) = self.builder.masked(wire) {
+                    return Ok(masked);
+                }
+                match self.arranged.get(&wire.id()).cloned() {
+                    Some((source, places)) if self.builder.elements(&source) <= self.builder.elements(&wire) => {
+                        let source = self.masked(id, &Value::private(source, value.fraction))?;
+                        let masked = arrange(&mut self.builder, source, &places);
+                        self.builder.remember_masked(wire, masked);
+                        Ok(masked)
+                    }
+                    _ => Ok(mask(&mut self.builder, wire)),
+                }
+            }
+        }
+    }
+
+    /// `value` as the factor of a product.
+    fn factor(&mut self, id: Id, value: &Value) -> Result<Factor, PlanError> {
+        match &value.held {
+            Held::Variable { index, places: None } => {
+                self.open_variable(id, *index)?;
+                Ok(Factor::Variable(*index))
+            }
+            _ => Ok(Factor::Wires(self.masked(id, value)?)),
+        }
+    }
+
+    /// `value` with exactly `fraction` bits after the point.
+    pub(crate) fn at(&mut self, value: &Value, fraction: u32) -> Result<Value, PlanError> {
+        if value.fraction == fraction || matches!(value.held, Held::Constant(_)) {
+            return Ok(Value { held: value.held.clone(), fraction });
+        }
+        if value.fraction < fraction {
+            let factor = 1i64 << (fraction - value.fraction);
+            return self.linear(&[(value, factor)], 0, fraction);
+        }
+        let by = value.fraction - fraction;
+        if let Held::Public(wire) = value.held {
+            return Ok(Value::public(public(&mut self.builder, PublicOp::Truncate { by }, wire), fraction));
+        }
+        let wire = self.shares(value)?;
+        Ok(Value::private(self.truncated(wire, by), fraction))
+    }
+
+    fn truncated(&mut self, wire: Wire<Additive>, by: u32) -> Wire<Additive> {
+        if let Some(known) = self.truncated.get(&(wire.id(), by)) {
+            return *known;
+        }
+        let out = match self.arranged.get(&wire.id()).cloned() {
+            Some((source, places)) if self.builder.elements(&source) <= self.builder.elements(&wire) => {
+                let source = self.truncated(source, by);
+                let out = gather(&mut self.builder, source, places.to_vec());
+                self.arranged.insert(out.id(), (source, places));
+                out
+            }
+            _ => truncate(&mut self.builder, wire, by),
+        };
+        self.truncated.insert((wire.id(), by), out);
+        out
+    }
+
+    /// Σ factor · value + constant, all values and the constant with `fraction` bits after the point.
+    fn linear(&mut self, terms: &[(&Value, i64)], constant: i64, fraction: u32) -> Result<Value, PlanError> {
+        let all = |form: fn(&Held) -> bool| terms.iter().all(|(value, _)| form(&value.held));
+        if all(|held| matches!(held, Held::Constant(_) | Held::Public(_))) {
+            let wires = terms.iter().map(|(value, factor)| Ok((self.public_wire(value)?, *factor)));
+            let wires = wires.collect::<Result<Vec<_>, PlanError>>()?;
+            return Ok(Value::public(combine(&mut self.builder, &wires, constant), fraction));
+        }
+        let masked: Option<Vec<_>> = terms
+            .iter()
+            .map(|(value, factor)| match value.held {
+                Held::Masked(masked) => Some((masked, *factor)),
+                _ => None,
+            })
+            .collect();
+        if let Some(masked) = masked {
+            let hats: Vec<_> = masked.iter().map(|(masked, factor)| (masked.hat, *factor)).collect();
+            let masks: Vec<_> = masked.iter().map(|(masked, factor)| (masked.mask, *factor)).collect();
+            let hat = combine(&mut self.builder, &hats, constant);
+            let held = Held::Masked(Masked { hat, mask: combine(&mut self.builder, &masks, 0) });
+            return Ok(Value { held, fraction });
+        }
+        let wires = terms.iter().map(|(value, factor)| Ok((self.shares(value)?, *factor)));
+        let wires = wires.collect::<Result<Vec<_>, PlanError>>()?;
+        Ok(Value::private(combine(&mut self.builder, &wires, constant), fraction))
+    }
+
+    /// Applies the same local step to whatever form the value has.
+    fn locally(
+        &mut self,
+        value: &Value,
+        common: impl Fn(&mut Builder, Wire<Common>) -> Wire<Common>,
+        masks: impl Fn(&mut Builder, Wire<crate::plan::Mask>) -> Wire<crate::plan::Mask>,
+        shares: impl Fn(&mut Builder, Wire<Additive>) -> Wire<Additive>,
+    ) -> Result<Value, PlanError> {
+        let held = match &value.held {
+            Held::Constant(_) | Held::Public(_) => {
+                let wire = self.public_wire(value)?;
+                Held::Public(common(&mut self.builder, wire))
+            }
+            Held::Masked(Masked { hat, mask }) => {
+                Held::Masked(Masked { hat: common(&mut self.builder, *hat), mask: masks(&mut self.builder, *mask) })
+            }
+            Held::Private(_) | Held::Variable { .. } => {
+                let wire = self.shares(value)?;
+                Held::Private(shares(&mut self.builder, wire))
+            }
+        };
+        Ok(Value { held, fraction: value.fraction })
+    }
+
+    /// The elements of `value` at `places`.
+    pub(crate) fn arrange(&mut self, value: &Value, places: Vec<u32>) -> Result<Value, PlanError> {
+        let pick = |all: &[u32]| -> Vec<u32> {
+            places.iter().map(|place| all.get(*place as usize).copied().unwrap_or(NOWHERE)).collect()
+        };
+        let held = match &value.held {
+            Held::Constant(values) => {
+                let of = |place: &u32| values.get(*place as usize).copied().unwrap_or(0.0);
+                Held::Constant(Rc::new(places.iter().map(of).collect()))
+            }
+            Held::Variable { index, places: before } => {
+                let places = before.as_ref().map_or_else(|| places.clone(), |before| pick(before));
+                Held::Variable { index: *index, places: Some(Rc::new(places)) }
+            }
+            Held::Private(wire) => {
+                let out = gather(&mut self.builder, *wire, places.clone());
+                self.arranged.insert(out.id(), (*wire, Rc::new(places)));
+                Held::Private(out)
+            }
+            _ => {
+                let to = |places: &Vec<u32>| places.clone();
+                return self.locally(
+                    value,
+                    |b, x| gather(b, x, to(&places)),
+                    |b, x| gather(b, x, to(&places)),
+                    |b, x| gather(b, x, to(&places)),
+                );
+            }
+        };
+        Ok(Value { held, fraction: value.fraction })
+    }
+
+    /// Both with the same number of bits after the point.
+    fn aligned(&mut self, mut x: Value, mut y: Value) -> Result<(Value, Value), PlanError> {
+        let free = |value: &Value| matches!(value.held, Held::Constant(_));
+        let fraction = match (free(&x), free(&y)) {
+            (true, true) => self.fraction(),
+            (true, false) => y.fraction,
+            (false, true) => x.fraction,
+            (false, false) => {
+                self.beside(&mut x, y.fraction);
+                self.beside(&mut y, x.fraction);
+                x.fraction.max(y.fraction)
+            }
+        };
+        Ok((self.at(&x, fraction)?, self.at(&y, fraction)?))
+    }
+
+    /// Both with so few bits after the point that their product has at most 2f.
+    fn factors(&mut self, mut x: Value, mut y: Value) -> Result<(Value, Value), PlanError> {
+        let f = self.fraction();
+        for value in [&mut x, &mut y] {
+            if let Held::Constant(values) = &value.held {
+                value.fraction = self.exact_fraction(values);
+            }
+        }
+        if x.fraction + y.fraction > 2 * f {
+            if x.fraction > f {
+                x = self.at(&x, f)?;
+            }
+            if x.fraction + y.fraction > 2 * f && y.fraction > f {
+                y = self.at(&y, f)?;
+            }
+        }
+        Ok((x, y))
+    }
+
+    /// x · y, whose scales are those of factors.
+    fn product(&mut self, id: Id, bilinear: Bilinear, x: Value, y: Value) -> Result<Value, PlanError> {
+        let fraction = x.fraction + y.fraction;
+        let held = match (x.is_public(), y.is_public()) {
+            (true, true) => {
+                let (x, y) = (self.public_wire(&x)?, self.public_wire(&y)?);
+                Held::Public(public_product(&mut self.builder, bilinear, x, y))
+            }
+            (false, true) => {
+                let (x, y) = (self.shares(&x)?, self.public_wire(&y)?);
+                Held::Private(product_with_public(&mut self.builder, bilinear, x, y, true))
+            }
+            (true, false) => {
+                let (x, y) = (self.public_wire(&x)?, self.shares(&y)?);
+                Held::Private(product_with_public(&mut self.builder, bilinear, y, x, false))
+            }
+            (false, false) => {
+                let (x, y) = (self.factor(id, &x)?, self.factor(id, &y)?);
+                Held::Private(product(&mut self.builder, bilinear, x, y))
+            }
+        };
+        Ok(Value { held, fraction })
+    }
+
+    /// x · y, element by element, of two shared values of as many elements.
+    pub(crate) fn times(&mut self, id: Id, x: &Value, y: &Value, elements: u32) -> Result<Value, PlanError> {
+        let (x, y) = self.factors(x.clone(), y.clone())?;
+        self.product(id, Bilinear::Elementwise { elements }, x, y)
+    }
+
+    /// x², element by element, of a value with at most f bits after the point.
+    pub(crate) fn squared(&mut self, id: Id, x: &Value) -> Result<Value, PlanError> {
+        let fraction = 2 * x.fraction;
+        if x.is_public() {
+            let wire = self.public_wire(&x)?;
+            let product = Bilinear::Elementwise { elements: self.builder.elements(&wire) };
+            return Ok(Value::public(public_product(&mut self.builder, product, wire, wire), fraction));
+        }
+        let masked = self.masked(id, &x)?;
+        Ok(Value::private(square(&mut self.builder, masked), fraction))
+    }
+
+    /// Σ factor · value + constant for real factors: exact with the values' own f bits, the result at 2f.
+    pub(crate) fn weighted(&mut self, terms: &[(&Value, f64)], constant: f64) -> Result<Value, PlanError> {
+        let f = self.fraction();
+        let mut encoded = Vec::with_capacity(terms.len());
+        for (value, factor) in terms {
+            encoded.push((self.at(value, f)?, self.encode(*factor, f)?));
+        }
+        let constant = self.encode(constant, 2 * f)?;
+        self.linear(&encoded.iter().map(|(value, factor)| (value, *factor)).collect::<Vec<_>>(), constant, 2 * f)
+    }
+
+    /// Σ factor · value + constant, where the values' integers are taken as they are, and the result as having `fraction`
+    /// bits after the point.
+    pub(crate) fn weighted_at(
+        &mut self,
+        terms: &[(&Value, i64)],
+        constant: f64,
+        fraction: u32,
+    ) -> Result<Value, PlanError> {
+        let constant = self.encode(constant, fraction)?;
+        self.linear(terms, constant, fraction)
+    }
+
+    /// x · factor / 2^bits, where |x| is at most 2^bits / factor: the division only moves the point.
+    pub(crate) fn scaled(&mut self, x: &Value, factor: f64, bits: i32) -> Result<Value, PlanError> {
+        let f = self.fraction();
+        let (k, fraction) = (self.program.numbers().ring_bits as i32, (x.fraction + f) as i32 + bits);
+        if fraction + 1 > k - 2 {
+            return Err(PlanError::Numbers(format!(
+                "a polynomial of values up to 2^{bits} needs {} bits of the ring, {k} are there; use a larger ring, fewer \
+                 fraction bits, or calibrated bounds",
+                fraction + 3
+            )));
+        }
+        let factor = self.encode(factor, f)?;
+        match u32::try_from(fraction) {
+            Ok(fraction) => self.linear(&[(x, factor)], 0, fraction),
+            // So small that it must be raised to have a point at all.
+            Err(_) => self.linear(&[(x, factor << fraction.unsigned_abs().min(60))], 0, 0),
+        }
+    }
+
+    /// x + y.
+    pub(crate) fn sum(&mut self, x: &Value, y: &Value) -> Result<Value, PlanError> {
+        let (x, y) = self.aligned(x.clone(), y.clone())?;
+        self.linear(&[(&x, 1), (&y, 1)], 0, x.fraction)
+    }
+
+    /// The protocol cannot compute this.
+    pub(crate) fn unsupported(&self, wire: Id, node: &Node) -> PlanError {
+        PlanError::Unsupported {
+            protocol: self.protocol.name(),
+            op: node.op.name(),
+            wire,
+            instead: Protocol::WITH_COMPARISONS,
+        }
+    }
+
+    /// The one number that all elements of a constant are.
+    fn uniform(value: &Value) -> Option<f64> {
+        match &value.held {
+            Held::Constant(values) => {
+                let first = values.first().copied()?;
+                values.iter().all(|x| *x == first).then_some(first)
+            }
+            _ => None,
+        }
+    }
+
+    fn node(&mut self, id: Id, node: &Node, nonlinear: Nonlinear) -> Result<Value, PlanError> {
+        let f = self.fraction();
+        let elements = node.elements() as u32;
+        match &node.op {
+            Op::Input { .. } => {
+                let fraction = if node.whole { 0 } else { f };
+                let held = match node.visibility {
+                    Visibility::Public => Held::Public(self.builder.wire(elements)),
+                    Visibility::Private => Held::Private(self.builder.wire(elements)),
+                    Visibility::Masked => {
+                        Held::Masked(Masked { hat: self.builder.wire(elements), mask: self.builder.wire(elements) })
+                    }
+                };
+                let entry = match &held {
+                    Held::Public(x) => Entry::Public(*x),
+                    Held::Masked(x) => Entry::Masked(*x),
+                    Held::Private(x) => Entry::Shares(*x),
+                    _ => return Err(broken("an input is on wires")),
+                };
+                match entry {
+                    Entry::Public(x) | Entry::Masked(Masked { hat: x, .. }) => self.compared.push(x),
+                    Entry::Shares(_) => {}
+                }
+                self.builder.push(Input { entry });
+                self.inputs.push(Port { elements, fraction_bits: fraction, visibility: node.visibility });
+                Ok(Value { held, fraction })
+            }
+            Op::Variable { .. } => {
+                let index = self.variables.len() as u32;
+                let (public, fraction_bits) = (node.visibility == Visibility::Public, if node.whole { 0 } else { f });
+                self.variables.push(PlannedVariable { elements, masked: false, public, fraction_bits });
+                // Whoever adds a variable that no product takes may choose its scale.
+                let taken = self.taken.get(id as usize).copied().unwrap_or(true);
+                self.scaled.push(public || node.whole || taken);
+                let held = match public {
+                    true => Held::Public(load_public(&mut self.builder, index, elements)),
+                    false => Held::Variable { index, places: None },
+                };
+                Ok(Value { held, fraction: fraction_bits })
+            }
+            Op::Constant { values } => Ok(Value { held: Held::Constant(Rc::new(values.clone())), fraction: 0 }),
+            Op::Arrange { x, how } => {
+                let value = self.value(*x)?;
+                if let Arrangement::Reshape(_) = how {
+                    return Ok(value);
+                }
+                let shape = self.program.node(*x).map(|node| node.shape.clone()).unwrap_or_default();
+                self.arrange(&value, how.places(&shape))
+            }
+            Op::Concat { parts, axis } => self.concat(id, parts, *axis),
+            Op::Add { x, y } | Op::Sub { x, y } => {
+                let sign = if matches!(node.op, Op::Add { .. }) { 1 } else { -1 };
+                let (x, y) = (self.value(*x)?, self.value(*y)?);
+                let (x, y) = self.aligned(x, y)?;
+                self.used.insert(id, vec![x.clone(), y.clone()]);
+                let fraction = x.fraction;
+                match (Self::uniform(&x), Self::uniform(&y)) {
+                    (None, Some(constant)) => {
+                        let constant = self.encode(constant, fraction)?;
+                        self.linear(&[(&x, 1)], sign * constant, fraction)
+                    }
+                    (Some(constant), None) => {
+                        let constant = self.encode(constant, fraction)?;
+                        self.linear(&[(&y, sign)], constant, fraction)
+                    }
+                    _ => self.linear(&[(&x, 1), (&y, sign)], 0, fraction),
+                }
+            }
+            Op::Sum { x, axis } | Op::CumSum { x, axis } => {
+                let shape = self.program.node(*x).map(|node| node.shape.clone()).unwrap_or_default();
+                let (mut value, axis) = (self.value(*x)?, *axis as usize);
+                if let Held::Constant(values) = &value.held {
+                    value.fraction = self.exact_fraction(values);
+                }
+                let run = shape.get(axis).copied().unwrap_or(1);
+                let rank = shape.len() as u32;
+                let to_end: Vec<u32> = (0..rank).filter(|i| *i as usize != axis).chain([axis as u32]).collect();
+                let moved = axis + 1 != shape.len();
+                if moved {
+                    value = self.arrange(&value, Arrangement::Transpose(to_end.clone()).places(&shape))?;
+                }
+                if matches!(node.op, Op::Sum { .. }) {
+                    return self.locally(
+                        &value,
+                        |b, x| sum_runs(b, x, run),
+                        |b, x| sum_runs(b, x, run),
+                        |b, x| sum_runs(b, x, run),
+                    );
+                }
+                let sums = self.locally(
+                    &value,
+                    |b, x| cumsum_runs(b, x, run),
+                    |b, x| cumsum_runs(b, x, run),
+                    |b, x| cumsum_runs(b, x, run),
+                )?;
+                if !moved {
+                    return Ok(sums);
+                }
+                let there = Arrangement::Transpose(to_end.clone()).shape(&shape).map_err(|why| broken(&why))?;
+                let back: Vec<u32> =
+                    (0..rank).map(|i| to_end.iter().position(|at| *at == i).unwrap_or(0) as u32).collect();
+                self.arrange(&sums, Arrangement::Transpose(back).places(&there))
+            }
+            Op::Normalise { x, mean, deviation } => {
+                let x = self.value(*x)?;
+                let x = self.at(&x, f)?;
+                self.used.insert(id, vec![x.clone()]);
+                let factor = self.encode(1.0 / deviation, f)?;
+                let constant = i128::from(self.encode(-mean, f)?) * i128::from(factor);
+                let room = 1i128 << (self.program.numbers().ring_bits - 2);
+                let constant = i64::try_from(constant).ok().filter(|c| i128::from(c.abs()) < room);
+                let constant = constant
+                    .ok_or_else(|| PlanError::Numbers("the normalisation's mean does not fit the ring".to_string()))?;
+                self.linear(&[(&x, factor)], constant, 2 * f)
+            }
+            Op::Mul { x, y } => {
+                let (x, y) = (self.value(*x)?, self.value(*y)?);
+                let (x, y) = self.factors(x, y)?;
+                self.used.insert(id, vec![x.clone(), y.clone()]);
+                for (value, other) in [(&x, &y), (&y, &x)] {
+                    if let (Some(factor), None) = (Self::uniform(value), Self::uniform(other)) {
+                        let factor = self.encode(factor, value.fraction)?;
+                        return self.linear(&[(other, factor)], 0, value.fraction + other.fraction);
+                    }
+                }
+                self.product(id, Bilinear::Elementwise { elements }, x, y)
+            }
+            Op::MatMul { x, y } | Op::Conv2D { x, filters: y, .. } => {
+                let bilinear = self.program.bilinear(id).ok_or_else(|| broken("a product without its shapes"))?;
+                let (x, y) = (self.value(*x)?, self.value(*y)?);
+                let (x, y) = self.factors(x, y)?;
+                self.used.insert(id, vec![x.clone(), y.clone()]);
+                self.product(id, bilinear, x, y)
+            }
+            Op::Square { x } => {
+                let mut x = self.value(*x)?;
+                if let Held::Constant(values) = &x.held {
+                    x.fraction = self.exact_fraction(values);
+                }
+                if x.fraction > f {
+                    x = self.at(&x, f)?;
+                }
+                self.used.insert(id, vec![x.clone()]);
+                self.squared(id, &x)
+            }
+            Op::Reveal { x } => {
+                let x = self.value(*x)?;
+                let wire = self.shares(&x)?;
+                Ok(Value::public(reveal(&mut self.builder, wire), x.fraction))
+            }
+            Op::Mask { x } => {
+                let x = self.value(*x)?;
+                Ok(Value { held: Held::Masked(self.masked(id, &x)?), fraction: x.fraction })
+            }
+            Op::Output { x, .. } => {
+                let mut x = self.value(*x)?;
+                if let Held::Constant(values) = &x.held {
+                    x.fraction = self.exact_fraction(values);
+                }
+                let wire = self.shares(&x)?;
+                self.builder.push(Output { x: wire });
+                self.outputs.push(Port { elements, fraction_bits: x.fraction, visibility: Visibility::Private });
+                Ok(x)
+            }
+            op => {
+                let operand = op.operands().first().copied().unwrap_or(0);
+                let mut x = self.value(operand)?;
+                if let Held::Constant(values) = &x.held {
+                    x.fraction = self.exact_fraction(values);
+                }
+                if x.is_public() { self.publicly(id, op, operand, &x) } else { nonlinear(self, id, node, x) }
+            }
+        }
+    }
+
+    fn concat(&mut self, id: Id, parts: &[Id], axis: u32) -> Result<Value, PlanError> {
+        let shapes: Vec<Vec<u32>> =
+            parts.iter().filter_map(|id| self.program.node(*id)).map(|node| node.shape.clone()).collect();
+        let mut values = parts.iter().map(|id| self.value(*id)).collect::<Result<Vec<_>, _>>()?;
+        let free = |value: &Value| matches!(value.held, Held::Constant(_));
+        let largest = values.iter().filter(|value| !free(value)).map(|value| value.fraction).max();
+        let fraction = largest.unwrap_or(self.fraction());
+        for value in &mut values {
+            self.beside(value, fraction);
+            *value = self.at(value, fraction)?;
+        }
+        self.used.insert(id, values.clone());
+        let masked: Option<Vec<Masked>> = values
+            .iter()
+            .map(|value| match value.held {
+                Held::Masked(masked) => Some(masked),
+                _ => None,
+            })
+            .collect();
+        let held = if let Some(masked) = masked {
+            let (hats, masks): (Vec<_>, Vec<_>) = masked.iter().map(|masked| (masked.hat, masked.mask)).unzip();
+            Held::Masked(Masked { hat: concat(&mut self.builder, &hats), mask: concat(&mut self.builder, &masks) })
+        } else if values.iter().all(Value::is_public) {
+            let wires = values.iter().map(|value| self.public_wire(value)).collect::<Result<Vec<_>, _>>()?;
+            Held::Public(concat(&mut self.builder, &wires))
+        } else {
+            let wires = values.iter().map(|value| self.shares(value)).collect::<Result<Vec<_>, _>>()?;
+            Held::Private(concat(&mut self.builder, &wires))
+        };
+        let together = Value { held, fraction };
+        let front: u32 = shapes.first().map_or(1, |shape| shape.iter().take(axis as usize).product());
+        if front == 1 {
+            return Ok(together);
+        }
+        // A run is what one part contributes between two steps of the axes in front.
+        let runs: Vec<u32> = shapes.iter().map(|shape| shape.iter().skip(axis as usize).product()).collect();
+        let mut places = Vec::new();
+        for at in 0..front {
+            let mut start = 0;
+            for run in &runs {
+                places.extend(start + at * run..start + (at + 1) * run);
+                start += front * run;
+            }
+        }
+        self.arrange(&together, places)
+    }
+
+    /// A function of what both servers know: each computes it for itself.
+    fn publicly(&mut self, id: Id, op: &Op, operand: Id, x: &Value) -> Result<Value, PlanError> {
+        let f = self.fraction();
+        let candidates = self.program.node(operand).and_then(|node| node.shape.first().copied()).unwrap_or(1);
+        let (function, fraction) = match op {
+            Op::Negative { .. } => (PublicOp::Negative, 0),
+            Op::EqualZero { .. } => (PublicOp::EqualZero, 0),
+            Op::Bits { count, .. } => (PublicOp::Bits { count: *count }, 0),
+            Op::Relu { .. } => (PublicOp::Relu, x.fraction),
+            Op::Sigmoid { .. } => (PublicOp::Sigmoid { f }, f),
+            Op::Tanh { .. } => (PublicOp::Tanh { f }, f),
+            Op::Reciprocal { least, .. } => (PublicOp::Reciprocal { f, least: *least }, f),
+            Op::Max { .. } => (PublicOp::Max { candidates }, x.fraction),
+            Op::ArgMax { .. } => (PublicOp::ArgMax { candidates }, 0),
+            _ => return Err(broken("an operation without a meaning for public values")),
+        };
+        let scaled = matches!(op, Op::Sigmoid { .. } | Op::Tanh { .. } | Op::Reciprocal { .. });
+        let x = if scaled { self.at(x, f)? } else { x.clone() };
+        self.used.insert(id, vec![x.clone()]);
+        let wire = self.public_wire(&x)?;
+        Ok(Value::public(public(&mut self.builder, function, wire), fraction))
+    }
+}
