@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Blame;
 use crate::graph::{Bounds, Convolution, Graph, Pooling};
-use crate::local::LocalSession;
 use crate::program::{Numbers, Program, Tensor, Weights};
+use crate::session::Session;
 use crate::{Protocol, Role};
 
 /// For each protocol and ring: its name, and the digests of server0, server1 and crypto-producer in hexadecimal.
@@ -33,11 +33,11 @@ pub fn transcripts() -> Result<Vec<(String, [String; 3])>, Blame> {
 
 fn transcript(protocol: Protocol, numbers: Numbers) -> Result<[String; 3], Blame> {
     let (program, weights) = network(protocol, numbers)?;
-    let mut session = LocalSession::new(&program, &weights, protocol, [7; 32])?;
+    let mut session = Session::local(&program, &weights, protocol, [7; 32])?;
     let image: Vec<f32> = fractions(2 * 64, 5).collect();
     let [masked, public] = [6, 7].map(|step| fractions(2 * 5, step).collect::<Vec<f32>>());
     let mut hashes: BTreeMap<Role, Sha256> = BTreeMap::new();
-    session.run(&[&image, &masked, &public], 2, &mut |from, to, frame| {
+    session.run_rows(&[&image, &masked, &public], 2, &mut |from, to, frame| {
         let hash = hashes.entry(from).or_default();
         hash.update(to.name());
         hash.update((frame.payload.len() as u64).to_le_bytes());

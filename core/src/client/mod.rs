@@ -12,6 +12,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use ndarray::{ArrayD, ArrayViewD};
 pub use prediction::{Answer, Prediction, Progress};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -171,6 +172,54 @@ impl ClientSpec {
     /// Elements of one sample of each input.
     pub fn input_elements(&self) -> impl Iterator<Item = usize> + '_ {
         self.inputs.iter().map(|input| input.shape.iter().map(|n| *n as usize).product())
+    }
+
+    /// Named arrays as rows, every input flat and in order; and the batch, if the arrays have an axis for one.
+    ///
+    /// # Errors
+    /// An input is missing, unknown, fed twice, or of another shape than one sample's or a batch's.
+    pub fn batch(&self, inputs: &[(&str, ArrayViewD<'_, f32>)]) -> Result<(Vec<Vec<f32>>, Option<usize>), Blame> {
+        let names = || self.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ");
+        if let Some((name, _)) = inputs.iter().find(|(name, _)| !self.inputs.iter().any(|input| input.name == *name)) {
+            return Err(Blame::you(format!("the input {name}, which the program does not have; it has: {}", names())));
+        }
+        let (mut rows, mut batch) = (Vec::new(), None);
+        for input in &self.inputs {
+            let mut given = inputs.iter().filter(|(name, _)| *name == input.name);
+            let (Some((name, array)), None) = (given.next(), given.next()) else {
+                return Err(Blame::you(format!("the input {} not at all, or twice", input.name)));
+            };
+            let fits = |shape: &[usize]| shape.iter().copied().eq(input.shape.iter().map(|n| *n as usize));
+            let found = match array.shape() {
+                shape if fits(shape) => None,
+                [count, rest @ ..] if fits(rest) && *count > 0 => Some(*count),
+                shape => {
+                    return Err(Blame::you(format!(
+                        "an array of shape {shape:?} for the input {name}, which has shape {:?}, or a batch of them",
+                        input.shape
+                    )));
+                }
+            };
+            if !rows.is_empty() && found != batch {
+                return Err(Blame::you(format!("batches of different sizes: {found:?} for {name}, {batch:?} before")));
+            }
+            batch = found;
+            rows.push(array.iter().copied().collect());
+        }
+        Ok((rows, batch))
+    }
+
+    /// Outputs as arrays, with who receives them; an axis more in front, if there is a batch.
+    ///
+    /// # Errors
+    /// A bug: they have other sizes than the outputs.
+    pub fn shaped(&self, outputs: Vec<Vec<f32>>, batch: Option<usize>) -> Result<Vec<(String, ArrayD<f32>)>, Blame> {
+        let one = |(values, output): (Vec<f32>, &OutputSpec)| {
+            let shape = batch.into_iter().chain(output.shape.iter().map(|n| *n as usize)).collect::<Vec<_>>();
+            let array = ArrayD::from_shape_vec(shape, values);
+            array.map(|array| (output.player.clone(), array)).map_err(|_| Blame::bug("an output of another size"))
+        };
+        outputs.into_iter().zip(&self.outputs).map(one).collect()
     }
 
     /// The bytes that one server sends for all outputs of `batch` samples; `None` if that overflows.

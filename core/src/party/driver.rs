@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::Measured;
+use super::{Clock, Measured, Timed};
 use crate::Role;
 use crate::error::Blame;
 use crate::gates::{Gate, Step};
@@ -125,6 +125,7 @@ pub(crate) enum Want {
 pub(crate) struct Driver<A: Actor> {
     pub(crate) actor: A,
     pub(crate) measured: Measured,
+    pub(crate) clock: Option<Clock>,
     plan: Arc<Plan>,
     stage: Stage,
     batch: usize,
@@ -160,6 +161,7 @@ impl<A: Actor> Driver<A> {
         Self {
             actor,
             measured: Measured::default(),
+            clock: None,
             plan,
             stage,
             batch,
@@ -203,6 +205,13 @@ impl<A: Actor> Driver<A> {
         }
     }
 
+    /// Notes the time since `start`.
+    fn spent(&mut self, layer: u32, start: Option<u64>) {
+        if let Some((clock, start)) = self.clock.zip(start) {
+            self.measured.timeline.push(Timed { layer, start, nanoseconds: clock().saturating_sub(start) });
+        }
+    }
+
     fn send(&mut self, level: u32, steps: &[usize]) -> Result<(), Blame> {
         let plan = Arc::clone(&self.plan);
         let mut messages: BTreeMap<Role, Vec<u8>> = BTreeMap::new();
@@ -212,7 +221,9 @@ impl<A: Actor> Driver<A> {
             let me = self.actor.role();
             let receivers = traffic.route.directions().iter().filter(|(from, _)| *from == me).map(|(_, to)| *to);
             for to in receivers {
+                let start = self.clock.map(|clock| clock());
                 let columns = self.actor.send(*index, &placed.step)?;
+                self.spent(placed.layer, start);
                 let message = messages.entry(to).or_default();
                 pack_blocks(plan.numbers(), &traffic.blocks, &columns, self.batch, message)?;
                 self.mine.insert(*index, columns);
@@ -239,7 +250,9 @@ impl<A: Actor> Driver<A> {
                 }
             }
             let mine = self.mine.remove(index).unwrap_or_default();
+            let start = self.clock.map(|clock| clock());
             self.actor.finish(*index, &placed.step, mine, theirs)?;
+            self.spent(placed.layer, start);
             for wire in self.last.remove(index).into_iter().flatten() {
                 self.actor.forget(wire);
             }

@@ -65,6 +65,22 @@ pub struct Measured {
     pub received: BTreeMap<Role, u64>,
     /// The levels at which this party sent or received.
     pub levels: BTreeSet<u32>,
+    /// When it worked on what, if it was given a clock.
+    pub timeline: Vec<Timed>,
+}
+
+/// Nanoseconds since some moment: a clock that the host injects, for whoever wants to know where the time goes.
+pub type Clock = fn() -> u64;
+
+/// A piece of work on one operation of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timed {
+    /// The operation's number in the program.
+    pub layer: u32,
+    /// When it began, by the host's clock.
+    pub start: u64,
+    /// How many nanoseconds it took.
+    pub nanoseconds: u64,
 }
 
 /// One role's part in one session.
@@ -212,6 +228,11 @@ impl Party {
         self.machine.poll()
     }
 
+    /// Times every step from now on.
+    pub fn observe(&mut self, clock: Clock) {
+        self.machine.observe(clock);
+    }
+
     /// What moved so far.
     pub fn measured(&self) -> &Measured {
         self.machine.measured()
@@ -223,6 +244,7 @@ pub(crate) trait Machine {
     fn handle(&mut self, from: Role, frame: &Frame) -> Result<(), Blame>;
     fn poll(&mut self) -> Result<Event, Blame>;
     fn measured(&self) -> &Measured;
+    fn observe(&mut self, clock: Clock);
 }
 
 /// Ends a session's work: what is handed out after the last level.
@@ -250,6 +272,10 @@ impl<A: driver::Actor> Machine for Working<A> {
 
     fn measured(&self) -> &Measured {
         &self.driver.measured
+    }
+
+    fn observe(&mut self, clock: Clock) {
+        self.driver.clock = Some(clock);
     }
 }
 
@@ -305,6 +331,10 @@ where
 
     fn measured(&self) -> &Measured {
         &self.driver.measured
+    }
+
+    fn observe(&mut self, clock: Clock) {
+        self.driver.clock = Some(clock);
     }
 }
 

@@ -71,7 +71,7 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
         at: Context<L, R>,
         variables: Vec<Variable<L>>,
         inputs: Vec<Vec<L>>,
-        material: Vec<Vec<u8>>,
+        mut material: Vec<Vec<u8>>,
     ) -> Result<Self, Blame> {
         let mut offsets = Vec::with_capacity(at.plan.steps.len());
         let mut offset = 0;
@@ -79,7 +79,9 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
             offsets.push(offset);
             offset += at.plan.material_bytes(placed);
         }
-        let wanted = if S::INDEX == 0 { 0 } else { at.batch() };
+        // Plans without products want nothing dealt: their units are empty.
+        material.retain(|unit| !unit.is_empty());
+        let wanted = if S::INDEX == 0 || offset == 0 { 0 } else { at.batch() };
         if material.len() != wanted || material.iter().any(|unit| unit.len() != offset) {
             return Err(Blame::bug(format!(
                 "{} units of material where {wanted} of {offset} bytes are wanted",

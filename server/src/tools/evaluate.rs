@@ -9,8 +9,8 @@ use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 use selkie::Protocol;
-use selkie::local::{LocalSession, Moved};
 use selkie::plan::Plan;
+use selkie::session::{Moved, Session};
 
 use super::report::{Evaluation, SCHEMA, print_json};
 use super::table::{self, Align, Table};
@@ -164,14 +164,14 @@ fn compute(
     let work = |_| {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| Failure::other(format!("no randomness: {error}")))?;
-        let session = LocalSession::with_plan(&imported.program, Arc::clone(plan), &imported.weights, seed);
+        let session = Session::with_plan(&imported.program, Arc::clone(plan), &imported.weights, seed);
         let (mut session, mut done) = (session.map_err(blamed)?, Vec::new());
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(images) = batches.get(index) else { return Ok::<Vec<Batch>, Failure>(done) };
             let flat: Vec<f32> = images.iter().copied().collect();
             let start = Instant::now();
-            let (outputs, moved) = session.run(&[&flat], images.nrows(), &mut |_, _, _| ()).map_err(blamed)?;
+            let (outputs, moved) = session.run_rows(&[&flat], images.nrows(), &mut |_, _, _| ()).map_err(blamed)?;
             done.push((index, outputs.concat(), moved, start.elapsed()));
             bar.inc(images.nrows() as u64);
         }

@@ -1,20 +1,45 @@
-//! All three parties in this process, for debugging, evaluation and tests.
+//! All three parties in this process, for trying things out, evaluation and tests.
 //!
-//! A [`LocalSession`] runs the same machines as three servers would and hands their frames from one to the other. It is
-//! the one place that holds both servers' shares.
+//! A [`Session`] runs the same machines as three servers would and hands their frames from one to the other. It is the one
+//! place that holds both servers' shares, and so the one in which they can be looked at.
+//!
+//! ```
+//! use ndarray::arr1;
+//! use selkie::graph::{Bounds, Graph};
+//! use selkie::program::Numbers;
+//! use selkie::{Protocol, Session};
+//!
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
+//! let graph = Graph::new();
+//! let variable = graph.private_variable("owner", "variable", &[3])?;
+//! graph.initialise(&variable, arr1(&[1.0, 2.0, 3.0]).view().into_dyn())?;
+//! graph.output("receiver", &(&variable * 2.0)?)?;
+//! let weights = graph.weights();
+//! let program = graph.compile(Numbers::default(), Bounds::Proved(&weights))?;
+//!
+//! let mut session = Session::local(&program, &weights, Protocol::Pond, [7; 32])?;
+//! let run = session.run(&[])?;
+//! assert_eq!(run.output("receiver")?, arr1(&[2.0, 4.0, 6.0]).into_dyn());
+//! # Ok(())
+//! # }
+//! ```
 
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+use ndarray::{ArrayD, ArrayViewD};
 
 use crate::client::ClientSpec;
 use crate::deal::Dealer;
 use crate::error::Blame;
-use crate::party::{Binding, Event, Party};
+use crate::party::{Binding, Clock, Event, Party};
 use crate::plan::Plan;
-use crate::program::{Program, Weights};
+use crate::program::{Op, Program, Weights};
 use crate::snapshot::{SharedVariables, Snapshot};
+use crate::statistics::{Span, Statistics};
 use crate::stock::{Epoch, Stock};
 use crate::stream::{Seed, Seeds};
 use crate::wire::{Frame, HEADER_BYTES, frames_for};
@@ -40,9 +65,9 @@ pub struct Moved {
 /// Sees every frame as it is handed over.
 pub type Tap<'a> = &'a mut dyn FnMut(Role, Role, &Frame);
 
-/// A model deployed to three parties in this process.
+/// A program deployed to three parties in this process.
 #[derive(Debug)]
-pub struct LocalSession {
+pub struct Session {
     plan: Arc<Plan>,
     spec: ClientSpec,
     bindings: [Binding; 2],
@@ -51,19 +76,44 @@ pub struct LocalSession {
     stocks: [Stock; 3],
     seed: Seed,
     queries: u64,
+    clock: Option<Clock>,
+    shares: [SharedVariables; 2],
+    /// The variables' names, in order.
+    names: Vec<String>,
+    timeline: Vec<Span>,
 }
 
-impl LocalSession {
+/// What one run gave and cost.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The outputs in the program's order: who receives each, and its value. Batches have an axis more, in front.
+    pub outputs: Vec<(String, ArrayD<f32>)>,
+    /// What it cost, operation by operation.
+    pub statistics: Statistics,
+}
+
+impl Run {
+    /// The first output that `player` receives.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn output(&self, player: &str) -> Result<ArrayD<f32>, Blame> {
+        let found = self.outputs.iter().find(|(receiver, _)| receiver == player);
+        found.map(|(_, value)| value.clone()).ok_or_else(|| Blame::you(format!("no output is granted to {player}")))
+    }
+}
+
+impl Session {
     /// Shares `weights` and opens them under their masks. All randomness comes from `seed`.
     ///
     /// # Errors
     /// The program cannot be planned, or weights do not fit it.
-    pub fn new(program: &Program, weights: &Weights, protocol: Protocol, seed: [u8; 32]) -> Result<Self, Blame> {
+    pub fn local(program: &Program, weights: &Weights, protocol: Protocol, seed: [u8; 32]) -> Result<Self, Blame> {
         let plan = Arc::new(Plan::new(program, protocol).map_err(|error| Blame::you(format!("a program: {error}")))?);
         Self::with_plan(program, plan, weights, seed)
     }
 
-    /// The same with a plan made before.
+    /// [`Session::local`] with a plan made before.
     ///
     /// # Errors
     /// The weights do not fit the program.
@@ -94,7 +144,25 @@ impl LocalSession {
         let stocks =
             [Stock::of_numbers(epoch), Stock::new(epoch, plan.unit_bytes(), 1 << 20), Stock::of_numbers(epoch)];
         let spec = ClientSpec::new(program, &plan);
-        Ok(Self { plan, spec, bindings, snapshots, dealer, stocks, seed, queries: 0 })
+        let names = program.variables().filter_map(|(_, node)| match &node.op {
+            Op::Variable { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        let names = names.collect();
+        Ok(Self {
+            plan,
+            spec,
+            bindings,
+            snapshots,
+            dealer,
+            stocks,
+            seed,
+            queries: 0,
+            clock: None,
+            shares,
+            names,
+            timeline: Vec::new(),
+        })
     }
 
     /// The plan.
@@ -112,11 +180,52 @@ impl LocalSession {
         self.dealer.deal(units)
     }
 
-    /// One query of `batch` samples, all inputs by one client. `tap` sees every frame.
+    /// Times every step from now on: `clock` gives nanoseconds since some moment. There is no clock in here.
+    pub fn observe(&mut self, clock: Clock) {
+        self.clock = Some(clock);
+    }
+
+    /// What each server holds of a variable: its own share alone, which looks like nothing, as numbers of the ring.
+    ///
+    /// # Errors
+    /// There is no private variable of that name.
+    pub fn shares_of(&self, variable: &str) -> Result<[Vec<u64>; 2], Blame> {
+        let index = self.names.iter().position(|name| name == variable);
+        let missing = || Blame::you(format!("no variable is called {variable}"));
+        let index = index.ok_or_else(missing)?;
+        let of = |shares: &SharedVariables| -> Result<Vec<u64>, Blame> {
+            Ok(match self.plan.numbers().ring_bits {
+                ..=32 => shares
+                    .expand::<u32>(&self.plan)?
+                    .get(index)
+                    .ok_or_else(missing)?
+                    .iter()
+                    .map(|x| u64::from(*x))
+                    .collect(),
+                _ => shares.expand::<u64>(&self.plan)?.get(index).ok_or_else(missing)?.clone(),
+            })
+        };
+        let [zero, one] = &self.shares;
+        Ok([of(zero)?, of(one)?])
+    }
+
+    /// One run. `inputs` are fed by name; each has its input's shape, or that of a batch of them, with an axis more in front.
+    ///
+    /// # Errors
+    /// An input is missing, unknown, of another shape, or has a value beyond its range.
+    pub fn run(&mut self, inputs: &[(&str, ArrayViewD<'_, f32>)]) -> Result<Run, Blame> {
+        let (rows, batch) = self.spec.batch(inputs)?;
+        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let (outputs, moved) = self.run_rows(&rows, batch.unwrap_or(1), &mut |_, _, _| ())?;
+        let statistics = Statistics::new(&self.plan, batch.unwrap_or(1), moved, core::mem::take(&mut self.timeline));
+        Ok(Run { outputs: self.spec.shaped(outputs, batch)?, statistics })
+    }
+
+    /// One query of `batch` samples, every input flat, in order; `tap` sees every frame.
     ///
     /// # Errors
     /// The inputs do not fit.
-    pub fn run(&mut self, inputs: &[&[f32]], batch: usize, tap: Tap<'_>) -> Result<(Vec<Vec<f32>>, Moved), Blame> {
+    pub fn run_rows(&mut self, inputs: &[&[f32]], batch: usize, tap: Tap<'_>) -> Result<(Vec<Vec<f32>>, Moved), Blame> {
         self.queries += 1;
         let input_seed = self.seed.derive("query", &[&self.queries.to_le_bytes()]);
         let [stock0, stock1, stock2] = &mut self.stocks;
@@ -137,6 +246,9 @@ impl LocalSession {
             (Role::Server1, Party::server(binding1, snapshot1, &shared.server1, stock1.burn(units.clone())?)?),
             (Role::CryptoProducer, Party::crypto_producer(&self.dealer, stock2.burn(units)?)?),
         ];
+        if let Some(clock) = self.clock {
+            parties.iter_mut().for_each(|(_, party)| party.observe(clock));
+        }
         let mut outputs: BTreeMap<Role, Vec<u8>> = BTreeMap::new();
         // The clocks of the messages that each party received, by level, and of those that it sent.
         let mut received: BTreeMap<(Role, u32), u32> = BTreeMap::new();
@@ -162,6 +274,10 @@ impl LocalSession {
                 }
             },
         )?;
+        for (role, party) in &parties {
+            let spans = party.measured().timeline.iter().map(|timed| Span { role: *role, timed: *timed });
+            self.timeline.extend(spans);
+        }
         let share = |role| outputs.get(&role).map(Vec::as_slice).unwrap_or_default();
         let shares = [share(Role::Server0), share(Role::Server1)];
         // All inputs of one server travel together, and so do all outputs.
@@ -272,10 +388,10 @@ mod tests {
             (Numbers { ring_bits: 48, fraction_bits: 13 }, 1e-2),
         ] {
             let (program, weights) = network(numbers);
-            let mut session = LocalSession::new(&program, &weights, Protocol::SecureNn, [5; 32]).unwrap();
+            let mut session = Session::local(&program, &weights, Protocol::SecureNn, [5; 32]).unwrap();
             for batch in [1, 3] {
                 let input = pseudo(112 * batch, 99);
-                let (outputs, moved) = session.run(&[&input], batch, &mut |_, _, _| ()).unwrap();
+                let (outputs, moved) = session.run_rows(&[&input], batch, &mut |_, _, _| ()).unwrap();
                 let expected = clear::evaluate(&program, &weights, &[&input], batch, &mut |_, _| ()).unwrap();
                 for (got, wanted) in outputs[0].iter().zip(&expected[0]) {
                     assert!((got - wanted).abs() < tolerance, "{numbers:?}: {outputs:?} {expected:?}");
