@@ -22,6 +22,7 @@ mod bilinear;
 mod bounds;
 pub mod clear;
 pub mod client;
+pub mod compare;
 pub mod deal;
 pub mod drawing;
 mod error;

@@ -1,0 +1,28 @@
+//! Comparison of a number that both servers know with one that only the crypto producer knows: 1{x < r}, XOR-shared.
+//!
+//! In the masked-wire protocols every hidden wire z is opened once as ẑ = z + r. Its sign, and each comparison of two
+//! wires, is then a comparison of the public low bits of ẑ with the low bits of the mask r, which the producer prepared
+//! ahead. Two constructions, pure functions both, which gates put to use:
+//!
+//! | | dealt for 31 bits | rounds | relies on |
+//! |---|---|---|---|
+//! | [`dpf`]: a distributed point function with prefix parity | 400 bytes to both servers | 0 | [`hash`] |
+//! | [`table`]: tables of masked answers | 60 bytes to server1 | 1 | nothing |
+//!
+//! Dealing is the only place where r is known in clear, so it is written without a branch, or an address, that depends on
+//! r or on anything secret.
+
+pub mod dpf;
+pub mod hash;
+pub mod table;
+
+/// All ones where the lowest bit is 1, else all zeros.
+fn spread(bit: u64) -> u64 {
+    (bit & 1).wrapping_neg()
+}
+
+/// Erases an array of secrets, faster than element by element.
+fn erase<T: Copy + Default, const N: usize>(secrets: &mut [T; N]) {
+    secrets.fill(T::default());
+    zeroize::optimization_barrier(secrets);
+}
