@@ -215,7 +215,8 @@ impl Prover {
             Op::Negative { .. } | Op::EqualZero { .. } | Op::Bits { .. } => Interval::UNIT,
             Op::Relu { x } => {
                 let x = operand(x)?;
-                Interval { low: x.low.max(0.0), high: x.high.max(0.0) }
+                // It may have been truncated, up.
+                Interval { low: x.low.max(0.0), high: x.high.max(0.0) + ulp }
             }
             // Approximations may leave the range that they approximate.
             Op::Sigmoid { .. } => Interval::UNIT.widened(0.0625),

@@ -73,6 +73,8 @@ pub(crate) trait Source {
     fn ring<L: Lane>(&mut self, ring: Ring<L>, out: &mut [L]);
     /// Fills `out` with uniform elements of Z_{2^k - 1}.
     fn odd<L: Lane>(&mut self, ring: OddRing, out: &mut [L]);
+    /// Fills `out` with uniform bytes.
+    fn bytes(&mut self, out: &mut [u8]);
     /// Fills `out` with uniform values, the one at place i below bound(i), which is at least 1.
     fn below(&mut self, bound: impl Fn(usize) -> u8, out: &mut [u8]);
 
@@ -219,15 +221,11 @@ pub(crate) struct Stream {
     generator: ChaCha20Rng,
 }
 
-impl Stream {
-    /// Fills `out` with uniform bytes.
-    #[cfg(test)]
-    pub(crate) fn bytes(&mut self, out: &mut [u8]) {
+impl Source for Stream {
+    fn bytes(&mut self, out: &mut [u8]) {
         self.generator.fill_bytes(out);
     }
-}
 
-impl Source for Stream {
     fn ring<L: Lane>(&mut self, ring: Ring<L>, out: &mut [L]) {
         let width = L::BITS as usize / 8;
         let mut bytes = [0u8; 512];

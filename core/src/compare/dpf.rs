@@ -270,7 +270,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
     use super::*;
     use crate::compare::hash::HashKind;
-    use crate::stream::{Seed, Stream};
+    use crate::stream::{Seed, Source, Stream};
 
     const KINDS: [HashKind; 2] = [HashKind::Aes, HashKind::ChaCha];
 

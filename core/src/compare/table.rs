@@ -243,7 +243,7 @@ fn get(from: &[u8], at: usize) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
     use super::*;
-    use crate::stream::{Seed, Stream};
+    use crate::stream::{Seed, Source, Stream};
     use alloc::collections::BTreeMap;
 
     fn stream(salt: u64) -> Stream {

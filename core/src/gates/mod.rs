@@ -5,6 +5,7 @@
 //! that is dealt, how the servers and the crypto producer carry it out, what becomes visible thereby, and why it may.
 
 pub(crate) mod agree;
+pub(crate) mod compare_table;
 pub(crate) mod compute_msb;
 pub(crate) mod input;
 pub(crate) mod local;
@@ -17,6 +18,7 @@ pub(crate) mod product;
 pub(crate) mod public;
 pub(crate) mod relu;
 pub(crate) mod reveal;
+pub(crate) mod select_masked;
 pub(crate) mod share_bits;
 pub(crate) mod share_convert;
 pub(crate) mod square;
@@ -189,4 +191,8 @@ steps! {
     MergeBits(compute_msb::MergeBits),
     UnmaskSign(compute_msb::UnmaskSign),
     LowBit(low_bit::LowBit),
+    LookUp(compare_table::LookUp),
+    OpenBit(compare_table::OpenBit),
+    LiftBit(select_masked::LiftBit),
+    SelectMasked(select_masked::SelectMasked),
 }

@@ -1,10 +1,10 @@
-//! Truncation by f bits, assisted by the crypto producer: stochastic, and it never fails.
+//! Truncation by f bits of a masked tensor: without a word, stochastic, and it never fails.
 //!
-//! Escudero et al., "Improved primitives for MPC over mixed arithmetic-binary circuits" (ePrint 2020/338), §5.1, for a
-//! private z with |z| < 2^(k-2):
+//! Escudero et al., "Improved primitives for MPC over mixed arithmetic-binary circuits" (ePrint 2020/338), §5.1, for
+//! |z| < 2^(k-2) that is open as ẑ = z + r (see [`super::mask`], whose mask a is -r):
 //!
-//! 1. The producer deals r = r_0 + r_1 uniform, shares of r ≫ f, and shares modulo 2^f of its top bit.
-//! 2. The servers open ẑ = z + r, and take c = ẑ + 2^(k-2), so that z + 2^(k-2) lies in 0..2^(k-1).
+//! 1. The crypto producer deals shares of r ≫ f, and shares modulo 2^f of r's top bit.
+//! 2. The servers take c = ẑ + 2^(k-2), so that z + 2^(k-2) lies in 0..2^(k-1).
 //! 3. y = (c ≫ f) - 2^(k-2-f) - \[r ≫ f\] + (1 - msb c)·\[msb r\]·2^(k-f).
 //!
 //! The last term puts back the wrap of c: it can only have happened if r's top bit was set and c's is not.
@@ -18,23 +18,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Blame;
 use crate::gates::Gate;
-use crate::gates::mask::opened;
+use crate::gates::mask::mask;
 use crate::party::column::Column;
 use crate::party::producer::Producer;
 use crate::party::server::Server;
-use crate::plan::{Additive, Block, Builder, Disclosure, Domain, Route, Shapes, Traffic, Wire, WireId};
-use crate::ring::Lane;
+use crate::plan::{Additive, Block, Builder, Domain, Masked, Shapes, Wire, WireId};
+use crate::ring::{Lane, Ring};
 use crate::role::Side;
 use crate::stream::{Label, Randomness};
 
-const R: Label = Label::new(0, "truncate.mask");
-const HIGH: Label = Label::new(1, "truncate.high");
-const TOP: Label = Label::new(2, "truncate.top");
+const HIGH: Label = Label::new(0, "truncate.high");
+const TOP: Label = Label::new(1, "truncate.top");
 
 /// y = z / 2^by, rounded down or up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Truncate {
-    pub(crate) z: Wire<Additive>,
+    pub(crate) z: Masked,
     /// f: the bits that are cut off.
     pub(crate) by: u32,
     pub(crate) y: Wire<Additive>,
@@ -42,71 +41,58 @@ pub(crate) struct Truncate {
 
 /// z / 2^by.
 pub(crate) fn truncate(b: &mut Builder, z: Wire<Additive>, by: u32) -> Wire<Additive> {
-    let y = b.wire(b.elements(&z));
+    let (z, y) = (mask(b, z), b.wire(b.elements(&z)));
     b.push(Truncate { z, by, y });
     y
 }
 
+/// What the crypto producer shares of r = -a: r ≫ by, and r's top bit.
+pub(crate) fn parts<L: Lane>(ring: Ring<L>, a: &[L], by: u32) -> [Vec<L>; 2] {
+    let r = || a.iter().map(|a| ring.sub(L::default(), *a).to_u64());
+    [r().map(|r| L::from_u64(r >> by)).collect(), r().map(|r| L::from_u64(r >> (ring.bits() - 1))).collect()]
+}
+
+/// What the servers know of y: (c ≫ by) - 2^(k-2-by), and the factor (1 - msb c)·2^(k-by) of r's top bit.
+pub(crate) fn known<L: Lane>(ring: Ring<L>, hat: L, by: u32) -> (L, L) {
+    let k = ring.bits();
+    let c = ring.add(hat, ring.element(1 << (k - 2))).to_u64();
+    let high = ring.sub(ring.element(c >> by), ring.element(1 << (k - 2 - by)));
+    (high, ring.element(1u64.wrapping_sub(c >> (k - 1)) << (k - by)))
+}
+
 impl Gate for Truncate {
     fn reads(&self) -> Vec<WireId> {
-        vec![self.z.id()]
+        vec![self.z.hat.id(), self.z.mask.id()]
     }
 
     fn writes(&self) -> Vec<WireId> {
         vec![self.y.id()]
     }
 
-    fn traffic(&self, shapes: &Shapes) -> Option<Traffic> {
-        let block = Block::new(Domain::Ring, shapes.elements(&self.z) as usize);
-        Some(Traffic { route: Route::Servers, blocks: vec![block] })
-    }
-
     fn material(&self, shapes: &Shapes) -> Vec<Block> {
-        let n = shapes.elements(&self.z) as usize;
+        let n = shapes.elements(&self.y) as usize;
         vec![Block::new(Domain::Ring, n), Block::new(Domain::Low(self.by), n)]
     }
 
-    fn disclosures(&self) -> Vec<Disclosure> {
-        vec![Disclosure {
-            to: "server0 and server1",
-            what: "a product plus its mask, z + r, before it is rounded",
-            because: "r is uniform, belongs to this rounding alone, and is known to neither server",
-        }]
-    }
-
     fn deal<L: Lane, Q: Randomness>(&self, producer: &mut Producer<L, Q>) -> Result<Vec<Column<L>>, Blame> {
-        let (f, k) = (self.by, producer.at.ring.bits());
-        let r = producer.mask(R, producer.at.elements(&self.z))?;
-        let high = r.iter().map(|r| L::from_u64(r.to_u64() >> f)).collect();
-        let top = r.iter().map(|r| L::from_u64(r.to_u64() >> (k - 1))).collect();
+        let secrets = parts(producer.at.ring, producer.dealt(self.z.mask.id())?, self.by);
         let blocks = self.material(&producer.at.plan.shapes);
-        let secrets = [(HIGH, high), (TOP, top)].into_iter().zip(blocks);
+        let secrets = [HIGH, TOP].into_iter().zip(secrets).zip(blocks);
         secrets.map(|((label, secret), block)| producer.at.correction(label, block, Column::Words(secret))).collect()
-    }
-
-    fn send<S: Side, L: Lane, Q: Randomness>(&self, server: &mut Server<S, L, Q>) -> Result<Vec<Column<L>>, Blame> {
-        let mut hat = server.words(&self.z)?.to_vec();
-        server.at.ring.add_all(&mut hat, &server.mask(R, server.at.elements(&self.z))?);
-        Ok(vec![Column::Words(hat)])
     }
 
     fn finish<S: Side, L: Lane, Q: Randomness>(
         &self,
         server: &mut Server<S, L, Q>,
-        mine: Vec<Column<L>>,
-        theirs: Vec<Column<L>>,
+        _mine: Vec<Column<L>>,
+        _theirs: Vec<Column<L>>,
     ) -> Result<(), Blame> {
-        let (ring, f) = (server.at.ring, self.by);
-        let (k, first) = (ring.bits(), server.first());
-        let hat = opened(server, mine, theirs)?;
+        let (ring, first) = (server.at.ring, server.first());
         let (high, top) = (server.dealt(self, 0, HIGH)?.words()?, server.dealt(self, 1, TOP)?.words()?);
-        let shift = ring.element(1 << (k - 2 - f));
-        let rows = hat.into_iter().zip(high.into_iter().zip(top));
+        let rows = server.words(&self.z.hat)?.iter().zip(high.into_iter().zip(top));
         let y = rows.map(|(hat, (high, top))| {
-            let c = ring.add(hat, ring.element(1 << (k - 2))).to_u64();
-            let public = ring.mul(first, ring.sub(ring.element(c >> f), shift));
-            let wrapped = (1 - (c >> (k - 1))).wrapping_mul(top.to_u64()) << (k - f);
-            ring.add(ring.sub(public, high), ring.element(wrapped))
+            let (open, wrapped) = known(ring, *hat, self.by);
+            ring.reduce(open.times(first).minus(high).plus(wrapped.times(top)))
         });
         let y = y.collect();
         server.set(&self.y, y);
@@ -136,7 +122,7 @@ mod tests {
             let (ring, bound) = (Ring::<u32>::new(k).unwrap(), 1i64 << (k - 2));
             for z in -bound..bound {
                 let mut up = 0;
-                let runs = exhaust(Tape::new(|name| name == R.name), |tape| {
+                let runs = exhaust(Tape::new(|name| name == "mask.mask"), |tape| {
                     let mut given = Given::default();
                     given.words(z_wire, vec![3], vec![ring.sub(ring.element(z as u64), 3)]);
                     let ran = rig.run(tape, given);
@@ -170,7 +156,7 @@ mod tests {
     fn the_servers_see_the_same_whatever_the_number() {
         let shipped = over_all_numbers(None);
         assert!(alike(&shipped, Role::Server0) && alike(&shipped, Role::Server1));
-        assert!(!alike(&over_all_numbers(Some(Mutant::Zero(R.name))), Role::Server0));
+        assert!(!alike(&over_all_numbers(Some(Mutant::Zero("mask.mask"))), Role::Server0));
         for label in [HIGH, TOP] {
             assert!(!alike(&over_all_numbers(Some(Mutant::Zero(label.name))), Role::Server1), "{}", label.name);
         }

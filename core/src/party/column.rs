@@ -57,7 +57,7 @@ impl<L: Lane> Column<L> {
         let elements = pack::unpack(bytes, bits, count);
         let outside = |modulus: u64| Blame::party(from, format!("a number that is not below {modulus}"));
         match domain {
-            Domain::Ring | Domain::Low(_) => Ok(Column::Words(elements.map(L::from_u64).collect())),
+            Domain::Ring | Domain::Low(_) | Domain::Bits(_) => Ok(Column::Words(elements.map(L::from_u64).collect())),
             Domain::Odd => {
                 let modulus = OddRing::beside(numbers.ring_bits).modulus();
                 let elements: Vec<L> = elements.map(L::from_u64).collect();

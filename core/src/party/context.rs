@@ -96,11 +96,11 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         Ok(match block.domain {
             Domain::Ring => Column::Words(self.draw_ring(pair, label, block.elements)?),
             Domain::Odd => Column::Words(self.draw_odd(pair, label, block.elements)?),
-            Domain::Low(bits) => {
+            Domain::Low(bits) | Domain::Bits(bits) => {
                 let ring = Self::low_ring(bits)?;
                 Column::Words(self.draw(pair, label, block.elements, |source, out| source.ring(ring, out))?)
             }
-            Domain::Byte => return Err(Blame::bug("digests are not drawn")),
+            Domain::Byte => Column::Field(self.draw(pair, label, block.elements, |source, out| source.bytes(out))?),
             Domain::Field => {
                 let p = self.prime.p();
                 Column::Field(self.draw(pair, label, block.elements, |source, out| source.below(|_| p, out))?)
@@ -115,9 +115,10 @@ impl<L: Lane, R: Randomness> Context<L, R> {
 
     /// a - b in the domain.
     fn minus(&self, domain: Domain, a: Column<L>, b: Column<L>) -> Result<Column<L>, Blame> {
-        if domain == Domain::Field {
+        if let Domain::Field | Domain::Byte = domain {
             let pairs = a.field()?.into_iter().zip(b.field()?);
-            return Ok(Column::Field(pairs.map(|(a, b)| self.prime.sub(a, b)).collect()));
+            let minus = |(a, b)| if domain == Domain::Field { self.prime.sub(a, b) } else { a ^ b };
+            return Ok(Column::Field(pairs.map(minus).collect()));
         }
         let ring = match domain {
             Domain::Low(bits) => Self::low_ring(bits)?,
@@ -126,6 +127,7 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         let pairs = a.words()?.into_iter().zip(b.words()?);
         let minus = |(a, b): (L, L)| match domain {
             Domain::Odd => L::from_u64(self.odd.sub(a.to_u64(), b.to_u64())),
+            Domain::Bits(_) => L::from_u64(a.to_u64() ^ b.to_u64()),
             _ => ring.sub(a, b),
         };
         Ok(Column::Words(pairs.map(minus).collect()))

@@ -12,7 +12,7 @@ use crate::error::Blame;
 use crate::gates::Gate;
 use crate::party::column::Column;
 use crate::party::context::Context;
-use crate::plan::{BitShares, Kind, Masked, Traffic, Wire, WireId};
+use crate::plan::{BitShares, Kind, Masked, OwnBytes, Traffic, Wire, WireId};
 use crate::ring::Lane;
 use crate::role::Side;
 use crate::share::Share;
@@ -21,7 +21,7 @@ use crate::stream::{Label, Randomness, Scope, Source};
 /// A wire's value at one server.
 enum Register<S, L: Lane> {
     Words(Share<S, L>),
-    Bits(Share<S, u8>),
+    Bytes(Share<S, u8>),
 }
 
 /// A variable at one server.
@@ -146,8 +146,16 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
     /// This server's shares of bits on `wire`, ℓ for each element, lowest bit first.
     pub(crate) fn bits(&self, wire: &Wire<BitShares>) -> Result<&[u8], Blame> {
         match self.registers.get(wire.id() as usize) {
-            Some(Some(Register::Bits(bits))) => Ok(bits.elements()),
+            Some(Some(Register::Bytes(bits))) => Ok(bits.elements()),
             _ => Err(Blame::bug(format!("wire {} has no bits at {}", wire.id(), S::ROLE))),
+        }
+    }
+
+    /// This server's bytes on `wire`.
+    pub(crate) fn bytes(&self, wire: &Wire<OwnBytes>) -> Result<&[u8], Blame> {
+        match self.registers.get(wire.id() as usize) {
+            Some(Some(Register::Bytes(bytes))) => Ok(bytes.elements()),
+            _ => Err(Blame::bug(format!("wire {} has no bytes at {}", wire.id(), S::ROLE))),
         }
     }
 
@@ -169,7 +177,12 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
 
     /// Sets a wire of bits.
     pub(crate) fn set_bits(&mut self, wire: &Wire<BitShares>, bits: Vec<u8>) {
-        self.put(wire.id(), Register::Bits(Share::new(bits)));
+        self.put(wire.id(), Register::Bytes(Share::new(bits)));
+    }
+
+    /// Sets a wire of bytes.
+    pub(crate) fn set_bytes(&mut self, wire: &Wire<OwnBytes>, bytes: Vec<u8>) {
+        self.put(wire.id(), Register::Bytes(Share::new(bytes)));
     }
 
     /// Forgets a wire that nobody will read again.

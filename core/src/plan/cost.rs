@@ -248,6 +248,7 @@ impl Plan {
                     Class::Words => [words, 0],
                     Class::Dealt => [words, words],
                     Class::Held => [0, words],
+                    Class::Bytes => [u64::from(*elements) * batch as u64, 0],
                     Class::Bits => [u64::from(*elements) * u64::from(self.numbers().ring_bits) * batch as u64, 0],
                 }
             }

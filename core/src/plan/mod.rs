@@ -20,8 +20,8 @@ pub use cost::{Cost, Disclosure, LayerCost, LinkCost, Phase};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 pub(crate) use wire::{
-    Additive, BitShares, Block, Class, Common, Domain, Form, Held, Kind, Linear, Mask, Masked, Odd, Own, Route,
-    Traffic, Wire, WireId,
+    Additive, BitShares, Block, Class, Common, Domain, Form, Held, Kind, Linear, Mask, Masked, Odd, Own, OwnBytes,
+    Route, Traffic, Wire, WireId,
 };
 
 use crate::error::PlanError;

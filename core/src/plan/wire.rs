@@ -18,6 +18,8 @@ pub(crate) enum Class {
     Words,
     /// k bytes for each element, on the servers.
     Bits,
+    /// A byte for each element, on the servers.
+    Bytes,
     /// A lane for each element, on the servers and at the crypto producer while it deals.
     Dealt,
     /// A lane for each element, at the crypto producer.
@@ -53,6 +55,8 @@ kinds! {
     Mask: Dealt,
     /// Known to each server for itself: the two values are unrelated.
     Own: Words,
+    /// Bytes known to each server for itself.
+    OwnBytes: Bytes,
     /// Known to the crypto producer alone.
     Held: Held
 }
@@ -126,8 +130,10 @@ pub(crate) enum Domain {
     Ring,
     /// Z_2^n, n at most k: what is multiplied with 2^(k - n) afterwards.
     Low(u32),
-    /// A byte, of a digest.
+    /// A byte, of a digest or of bits; shared by exclusive or.
     Byte,
+    /// So many bits, shared by exclusive or.
+    Bits(u32),
     /// Z_{2^k - 1}.
     Odd,
     /// Z_p.
@@ -139,7 +145,7 @@ impl Domain {
     pub(crate) fn bits(self, numbers: Numbers) -> u32 {
         match self {
             Domain::Ring | Domain::Odd => numbers.ring_bits,
-            Domain::Low(bits) => bits,
+            Domain::Low(bits) | Domain::Bits(bits) => bits,
             Domain::Byte => 8,
             Domain::Field => Prime::for_bits(numbers.ring_bits).bits(),
         }

@@ -61,6 +61,10 @@ impl Value {
         Self { held: Held::Private(wire), fraction }
     }
 
+    pub(crate) fn masked(masked: Masked, fraction: u32) -> Self {
+        Self { held: Held::Masked(masked), fraction }
+    }
+
     fn public(wire: Wire<Common>, fraction: u32) -> Self {
         Self { held: Held::Public(wire), fraction }
     }
@@ -200,6 +204,21 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// |x| < 2^n in integers, for a node's value with `fraction` bits after the point.
+    pub(crate) fn magnitude_bits(&self, id: Id, fraction: u32) -> i32 {
+        self.program.node(id).map_or(0, |node| node.bound.bits) + fraction as i32
+    }
+
+    /// The bit that is the sign of numbers below 2^width.
+    pub(crate) fn position(&self, width: i32) -> u32 {
+        width.clamp(1, self.program.numbers().ring_bits as i32 - 2) as u32
+    }
+
+    /// Whether anything but sums, arrangements and outputs takes what `id` gives.
+    pub(crate) fn is_taken(&self, id: Id) -> bool {
+        self.taken.get(id as usize).copied().unwrap_or(true)
+    }
+
     /// Notes that `id` is an approximation, off by at most `error`.
     pub(crate) fn approximates(&mut self, id: Id, error: f64) {
         self.errors.insert(id, error);
@@ -290,7 +309,7 @@ impl Lowering<'_> {
     }
 
     /// `value` under a mask.
-    fn masked(&mut self, id: Id, value: &Value) -> Result<Masked, PlanError> {
+    pub(crate) fn masked(&mut self, id: Id, value: &Value) -> Result<Masked, PlanError> {
         let arrange = |b: &mut Builder, masked: Masked, places: &[u32]| Masked {
             hat: gather(b, masked.hat, places.to_vec()),
             mask: gather(b, masked.mask, places.to_vec()),
@@ -784,6 +803,26 @@ impl Lowering<'_> {
             *value = self.at(value, fraction)?;
         }
         self.used.insert(id, values.clone());
+        let together = self.joined(&values)?;
+        let front: u32 = shapes.first().map_or(1, |shape| shape.iter().take(axis as usize).product());
+        if front == 1 {
+            return Ok(together);
+        }
+        // A run is what one part contributes between two steps of the axes in front.
+        let runs: Vec<u32> = shapes.iter().map(|shape| shape.iter().skip(axis as usize).product()).collect();
+        let mut places = Vec::new();
+        for at in 0..front {
+            let mut start = 0;
+            for run in &runs {
+                places.extend(start + at * run..start + (at + 1) * run);
+                start += front * run;
+            }
+        }
+        self.arrange(&together, places)
+    }
+
+    /// Values of one scale, one after the other.
+    pub(crate) fn joined(&mut self, values: &[Value]) -> Result<Value, PlanError> {
         let masked: Option<Vec<Masked>> = values
             .iter()
             .map(|value| match value.held {
@@ -801,22 +840,7 @@ impl Lowering<'_> {
             let wires = values.iter().map(|value| self.shares(value)).collect::<Result<Vec<_>, _>>()?;
             Held::Private(concat(&mut self.builder, &wires))
         };
-        let together = Value { held, fraction };
-        let front: u32 = shapes.first().map_or(1, |shape| shape.iter().take(axis as usize).product());
-        if front == 1 {
-            return Ok(together);
-        }
-        // A run is what one part contributes between two steps of the axes in front.
-        let runs: Vec<u32> = shapes.iter().map(|shape| shape.iter().skip(axis as usize).product()).collect();
-        let mut places = Vec::new();
-        for at in 0..front {
-            let mut start = 0;
-            for run in &runs {
-                places.extend(start + at * run..start + (at + 1) * run);
-                start += front * run;
-            }
-        }
-        self.arrange(&together, places)
+        Ok(Value { held, fraction: values.first().map_or(0, |value| value.fraction) })
     }
 
     /// A function of what both servers know: each computes it for itself.

@@ -2,8 +2,10 @@
 
 pub(crate) mod approximate;
 pub(crate) mod lowering;
+mod masked;
 mod pond;
 mod securenn;
+mod spline;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,19 +23,22 @@ pub enum Protocol {
     /// SecureNN (Wagh, Gupta, Chandran 2018), corrected: exact comparisons, the crypto producer takes part online.
     #[default]
     SecureNn,
+    /// Masked wires with dealt look-up tables: the crypto producer offline, exact comparisons, fewest bytes in all.
+    Table,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: &'static [Protocol] = &[Protocol::Pond, Protocol::SecureNn];
+    pub const ALL: &'static [Protocol] = &[Protocol::Pond, Protocol::SecureNn, Protocol::Table];
     /// The names of those that can compare.
-    pub(crate) const WITH_COMPARISONS: &'static str = "securenn";
+    pub(crate) const WITH_COMPARISONS: &'static str = "securenn, table";
 
     /// The name by which command line, configuration and clients call it.
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Pond => "pond",
             Protocol::SecureNn => "securenn",
+            Protocol::Table => "table",
         }
     }
 
@@ -51,6 +56,7 @@ impl Protocol {
         match self {
             Protocol::Pond => pond::nonlinear,
             Protocol::SecureNn => securenn::nonlinear,
+            Protocol::Table => masked::table,
         }
     }
 

@@ -154,6 +154,10 @@ impl Source for Cursor {
         out.iter_mut().for_each(|x| *x = L::from_u64(self.digit(ring.modulus())));
     }
 
+    fn bytes(&mut self, out: &mut [u8]) {
+        out.iter_mut().for_each(|x| *x = self.digit(256) as u8);
+    }
+
     fn below(&mut self, bound: impl Fn(usize) -> u8, out: &mut [u8]) {
         (0..).zip(out).for_each(|(i, x)| *x = self.digit(u64::from(bound(i))) as u8);
     }

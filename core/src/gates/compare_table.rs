@@ -1,0 +1,239 @@
+//! One bit of a masked tensor, by comparison with dealt tables (see [`crate::compare::table`]).
+//!
+//! z is open as ẑ = z + r (see [`super::mask`]; r = -a). Bit p of z is bit p of ẑ - r: that of ẑ, that of r, and the borrow
+//! from below, together: z\[p\] = ẑ\[p\] ⊕ r\[p\] ⊕ 1{ẑ mod 2^p < r mod 2^p}. For |z| < 2^p it is z's sign.
+//!
+//! 1. The servers open what stands in the tables at ẑ mod 2^p, and put together XOR-shares of the borrow.
+//! 2. They open e = z\[p\] ⊕ ρ, where ρ = ρ_0 ⊕ ρ_1 is a bit that each server shares half of with the crypto producer, who
+//!    deals XOR-shares of r\[p\]. What is opened is uniform; what follows from z\[p\] is computed with e and shares of what
+//!    follows from ρ (see [`super::select_masked`]).
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+use crate::compare::table::Table;
+use crate::error::Blame;
+use crate::gates::Gate;
+use crate::party::column::Column;
+use crate::party::producer::Producer;
+use crate::party::server::Server;
+use crate::plan::{
+    Block, Builder, Common, Disclosure, Domain, Held, Masked, OwnBytes, Route, Shapes, Traffic, Wire, WireId,
+};
+use crate::ring::Lane;
+use crate::role::Side;
+use crate::stream::{Label, Pair, Randomness};
+
+const MASKS: Label = Label::new(0, "compare-table.masks");
+const SHARE: Label = Label::new(1, "compare-table.share");
+/// ρ, of which each server knows half.
+pub(crate) const RHO: Label = Label::new(0, "open-bit.rho");
+const BIT: Label = Label::new(1, "open-bit.bit");
+
+/// A bit z\[p\] that is open as e = z\[p\] ⊕ ρ.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MaskedBit {
+    pub(crate) e: Wire<Common>,
+    /// ρ, at the crypto producer while it deals.
+    pub(crate) rho: Wire<Held>,
+}
+
+/// Bit `position` of z, which lies below k - 1.
+pub(crate) fn bit(b: &mut Builder, z: Masked, position: u32) -> MaskedBit {
+    let n = b.elements(&z.hat);
+    let below = Table::new(position).map(|table| {
+        let (share, opened) = (b.wire(n * table.share_bytes() as u32), b.wire(n));
+        b.push(LookUp { z, position, share, opened });
+        Below { share, opened }
+    });
+    let bit = MaskedBit { e: b.wire(n), rho: b.wire(n) };
+    b.push(OpenBit { z, position, below, bit });
+    bit
+}
+
+/// Step 1: opens what stands in the tables.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LookUp {
+    pub(crate) z: Masked,
+    pub(crate) position: u32,
+    /// This server's share of the tables, for step 2.
+    pub(crate) share: Wire<OwnBytes>,
+    pub(crate) opened: Wire<Common>,
+}
+
+impl LookUp {
+    fn table(&self) -> Result<Table, Blame> {
+        Table::new(self.position).ok_or_else(|| Blame::bug("a comparison of no bits"))
+    }
+}
+
+/// The lowest `position` bits.
+fn low<L: Lane>(x: L, position: u32) -> u64 {
+    x.to_u64() & ((1 << position) - 1)
+}
+
+impl Gate for LookUp {
+    fn reads(&self) -> Vec<WireId> {
+        vec![self.z.hat.id(), self.z.mask.id()]
+    }
+
+    fn writes(&self) -> Vec<WireId> {
+        vec![self.share.id(), self.opened.id()]
+    }
+
+    fn traffic(&self, shapes: &Shapes) -> Option<Traffic> {
+        let bits = Table::new(self.position)?.opened_bits();
+        let block = Block::new(Domain::Bits(bits), shapes.elements(&self.opened) as usize);
+        Some(Traffic { route: Route::Servers, blocks: vec![block] })
+    }
+
+    fn material(&self, shapes: &Shapes) -> Vec<Block> {
+        vec![Block::new(Domain::Byte, shapes.elements(&self.share) as usize)]
+    }
+
+    fn disclosures(&self) -> Vec<Disclosure> {
+        vec![Disclosure {
+            to: "server0 and server1",
+            what: "what stands in a dealt table at the low bits of a masked tensor",
+            because: "every entry is masked by bits that serve this table alone, and each table is opened at one place",
+        }]
+    }
+
+    fn deal<L: Lane, R: Randomness>(&self, producer: &mut Producer<L, R>) -> Result<Vec<Column<L>>, Blame> {
+        let table = self.table()?;
+        let (n, ring) = (producer.at.elements(&self.opened), producer.at.ring);
+        let block = Block::new(Domain::Bits(table.opened_bits()), n);
+        // Known to neither server: each can expand one of the two.
+        let draw = |pair| producer.at.draw_block(pair, MASKS, block)?.words();
+        let pairs = draw(Pair::Producer0)?.into_iter().zip(draw(Pair::Producer1)?);
+        let mut masks: Vec<u32> = pairs.map(|(a, b)| (a.to_u64() ^ b.to_u64()) as u32).collect();
+        let r = producer.dealt(self.z.mask.id())?.iter();
+        let mut r: Vec<u64> = r.map(|a| low(ring.sub(L::default(), *a), self.position)).collect();
+        let blocks = self.material(&producer.at.plan.shapes);
+        let block = blocks.first().copied().ok_or_else(|| Blame::bug("a table without its material"))?;
+        let share0 = producer.at.draw_block(Pair::Producer0, SHARE, block)?.field()?;
+        let share1 = table.deal(&r, &masks, &share0)?;
+        r.zeroize();
+        masks.zeroize();
+        Ok(vec![Column::Field(share1)])
+    }
+
+    fn send<S: Side, L: Lane, R: Randomness>(&self, server: &mut Server<S, L, R>) -> Result<Vec<Column<L>>, Blame> {
+        let share = server.dealt(self, 0, SHARE)?.field()?;
+        let x: Vec<u64> = server.words(&self.z.hat)?.iter().map(|x| low(*x, self.position)).collect();
+        let opened = self.table()?.look_up(&x, &share)?;
+        server.set_bytes(&self.share, share);
+        Ok(vec![Column::Words(opened.into_iter().map(|bits| L::from_u64(u64::from(bits))).collect())])
+    }
+
+    fn finish<S: Side, L: Lane, R: Randomness>(
+        &self,
+        server: &mut Server<S, L, R>,
+        mine: Vec<Column<L>>,
+        theirs: Vec<Column<L>>,
+    ) -> Result<(), Blame> {
+        let opened = opened_bits(mine, theirs)?;
+        server.set(&self.opened, opened);
+        Ok(())
+    }
+}
+
+/// The exclusive or of both servers' messages of one column.
+fn opened_bits<L: Lane>(mine: Vec<Column<L>>, theirs: Vec<Column<L>>) -> Result<Vec<L>, Blame> {
+    let missing = || Blame::bug("an opening without its message");
+    let pairs = mine.into_iter().next().ok_or_else(missing)?.words()?.into_iter();
+    let pairs = pairs.zip(theirs.into_iter().next().ok_or_else(missing)?.words()?);
+    Ok(pairs.map(|(a, b)| L::from_u64(a.to_u64() ^ b.to_u64())).collect())
+}
+
+/// What step 1 left to step 2.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Below {
+    pub(crate) share: Wire<OwnBytes>,
+    pub(crate) opened: Wire<Common>,
+}
+
+/// Step 2: opens e.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpenBit {
+    pub(crate) z: Masked,
+    pub(crate) position: u32,
+    /// Nothing lies below bit 0.
+    pub(crate) below: Option<Below>,
+    pub(crate) bit: MaskedBit,
+}
+
+impl Gate for OpenBit {
+    fn reads(&self) -> Vec<WireId> {
+        let below = self.below.iter().flat_map(|below| [below.share.id(), below.opened.id()]);
+        [self.z.hat.id(), self.z.mask.id()].into_iter().chain(below).collect()
+    }
+
+    fn writes(&self) -> Vec<WireId> {
+        vec![self.bit.e.id(), self.bit.rho.id()]
+    }
+
+    fn traffic(&self, shapes: &Shapes) -> Option<Traffic> {
+        let block = Block::new(Domain::Bits(1), shapes.elements(&self.bit.e) as usize);
+        Some(Traffic { route: Route::Servers, blocks: vec![block] })
+    }
+
+    fn material(&self, shapes: &Shapes) -> Vec<Block> {
+        vec![Block::new(Domain::Bits(1), shapes.elements(&self.bit.e) as usize)]
+    }
+
+    fn disclosures(&self) -> Vec<Disclosure> {
+        vec![Disclosure {
+            to: "server0 and server1",
+            what: "a bit of a masked tensor, XOR a dealt bit",
+            because: "the dealt bit is uniform, belongs to this comparison alone, and is known to neither server",
+        }]
+    }
+
+    fn deal<L: Lane, R: Randomness>(&self, producer: &mut Producer<L, R>) -> Result<Vec<Column<L>>, Blame> {
+        let ring = producer.at.ring;
+        let block = Block::new(Domain::Bits(1), producer.at.elements(&self.bit.e));
+        let draw = |pair| producer.at.draw_block(pair, RHO, block)?.words();
+        let pairs = draw(Pair::Producer0)?.into_iter().zip(draw(Pair::Producer1)?);
+        let rho = pairs.map(|(a, b)| L::from_u64(a.to_u64() ^ b.to_u64())).collect();
+        let r = producer.dealt(self.z.mask.id())?.iter();
+        let bits = r.map(|a| L::from_u64(ring.sub(L::default(), *a).to_u64() >> self.position & 1)).collect();
+        let correction = producer.at.correction(BIT, block, Column::Words(bits))?;
+        producer.put(self.bit.rho.id(), rho);
+        Ok(vec![correction])
+    }
+
+    fn send<S: Side, L: Lane, R: Randomness>(&self, server: &mut Server<S, L, R>) -> Result<Vec<Column<L>>, Blame> {
+        let block = Block::new(Domain::Bits(1), server.at.elements(&self.bit.e));
+        let rho = server.at.draw_block(S::DEALT, RHO, block)?.words()?;
+        let dealt = server.dealt(self, 0, BIT)?.words()?;
+        let borrow = match &self.below {
+            Some(below) => {
+                let opened: Vec<u32> = server.words(&below.opened)?.iter().map(|x| x.to_u64() as u32).collect();
+                let table = Table::new(self.position).ok_or_else(|| Blame::bug("a comparison of no bits"))?;
+                table.combine(&opened, server.bytes(&below.share)?)?
+            }
+            None => vec![0; dealt.len()],
+        };
+        let known = server.words(&self.z.hat)?.iter().map(|x| x.to_u64() >> self.position & (1 - S::INDEX as u64));
+        let shares = rho.into_iter().zip(dealt).zip(borrow).zip(known);
+        let share = shares.map(|(((rho, dealt), borrow), known)| {
+            L::from_u64((rho.to_u64() ^ dealt.to_u64() ^ u64::from(borrow) ^ known) & 1)
+        });
+        Ok(vec![Column::Words(share.collect())])
+    }
+
+    fn finish<S: Side, L: Lane, R: Randomness>(
+        &self,
+        server: &mut Server<S, L, R>,
+        mine: Vec<Column<L>>,
+        theirs: Vec<Column<L>>,
+    ) -> Result<(), Blame> {
+        let e = opened_bits(mine, theirs)?;
+        server.set(&self.bit.e, e);
+        Ok(())
+    }
+}
