@@ -12,7 +12,7 @@
 //! Nothing here opens a socket, reads a clock, starts a thread or asks the operating system for randomness: seeds come in,
 //! frames go in and out, and the same seeds give the same frames natively and in a browser, byte for byte.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 extern crate alloc;
 #[cfg(any(test, feature = "std"))]
