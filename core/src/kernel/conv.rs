@@ -8,8 +8,6 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use zeroize::Zeroizing;
-
 use super::panel::{self, DEPTH, LANES, Place};
 use super::simd::{Vector, Work};
 use super::{Conv, Scalar};
@@ -29,44 +27,48 @@ impl<T: Scalar> Work<T> for Convolution<'_, T> {
         let Self { conv, x, filters, to } = self;
         let (patch, positions) = (conv.patch(), conv.positions());
         let layout = Layout::new(conv);
-        let (offsets, columns) = (layout.offsets(conv), layout.columns(conv));
-        let mut sample = Zeroizing::new(vec![T::default(); layout.len(conv)]);
-        // A copied vector may reach beyond its row, and the last one beyond the panel.
-        let mut lanes = Zeroizing::new(vec![T::default(); (patch.min(DEPTH) + 1) * LANES]);
+        let (offsets, places) = (layout.offsets(conv), layout.places(conv));
+        let mut sample = vec![T::default(); layout.len(conv)];
+        let mut panel = vec![[T::default(); LANES]; patch.min(DEPTH)];
         for (x, to) in x.chunks_exact(conv.input_elements()).zip(to.chunks_exact_mut(conv.output_elements())) {
             layout.fill(conv, x, &mut sample);
-            for (column, runs) in (0..).step_by(LANES).zip(&columns) {
-                let width = LANES.min(positions - column);
+            for (column, places) in (0..).step_by(LANES).zip(places.chunks(LANES)) {
                 for (row, offsets) in (0..).step_by(DEPTH).zip(offsets.chunks(DEPTH)) {
-                    for (at, offset) in (0..).step_by(LANES).zip(offsets) {
-                        for run in runs {
-                            copy_vector(&sample, offset + run.base, &mut lanes, at + run.lane);
-                        }
+                    let panel = panel.get_mut(..offsets.len()).unwrap_or_default();
+                    match layout.together {
+                        8 => gather::<T, 8>(&sample, offsets, places, panel),
+                        4 => gather::<T, 4>(&sample, offsets, places, panel),
+                        2 => gather::<T, 2>(&sample, offsets, places, panel),
+                        _ => gather::<T, 1>(&sample, offsets, places, panel),
                     }
-                    let panel = lanes.as_chunks().0.get(..offsets.len()).unwrap_or_default();
-                    panel::multiply::<T, V, ROWS>(filters, patch, panel, Place { row, column, width }, to, positions);
+                    let place = Place { row, column, width: places.len() };
+                    panel::multiply::<T, V, ROWS>(filters, patch, panel, place, to, positions);
                 }
             }
         }
+        panel::wipe(&mut sample);
+        panel::wipe(&mut panel);
     }
 }
 
-/// Copies [`LANES`] elements.
+/// Fills a panel: row by row an element of the patches, column by column an output position. Of the positions, `TOGETHER`
+/// at a time are neighbours.
 #[inline(always)]
-fn copy_vector<T: Scalar>(from: &[T], start: usize, to: &mut [T], place: usize) {
-    let from = from.get(start..).and_then(|from| from.first_chunk::<LANES>());
-    let to = to.get_mut(place..).and_then(|to| to.first_chunk_mut::<LANES>());
-    if let (Some(from), Some(to)) = (from, to) {
-        *to = *from;
+fn gather<T: Scalar, const TOGETHER: usize>(
+    sample: &[T],
+    offsets: &[usize],
+    places: &[usize],
+    panel: &mut [[T; LANES]],
+) {
+    let mut starts = [0; LANES];
+    starts.iter_mut().zip(places.iter().step_by(TOGETHER)).for_each(|(start, place)| *start = *place);
+    for (row, offset) in panel.iter_mut().zip(offsets) {
+        for (to, start) in row.as_chunks_mut::<TOGETHER>().0.iter_mut().zip(starts) {
+            if let Some(from) = sample.get(start + offset..).and_then(|from| from.first_chunk()) {
+                *to = *from;
+            }
+        }
     }
-}
-
-/// Neighbouring output positions of one row, within one panel.
-struct Run {
-    /// The first one's lane.
-    lane: usize,
-    /// Where the laid out sample has what the first element of a patch meets there.
-    base: usize,
 }
 
 /// How a sample is laid out: \[channels, padded height, stride across, `width`\].
@@ -77,6 +79,8 @@ struct Layout {
     width: usize,
     /// The stride across.
     across: usize,
+    /// So many output positions at a time, 1 to 8, are neighbours in every panel.
+    together: usize,
 }
 
 impl Layout {
@@ -86,12 +90,13 @@ impl Layout {
         let (height, width) = (top + height + bottom, left + width + right);
         // A stride beyond the row's end is never made.
         let across = (conv.strides[1] as usize).min(width);
-        Self { height, width: width.div_ceil(across), across }
+        let [_, outputs] = conv.output().unwrap_or_default();
+        let together = 1 << outputs.trailing_zeros().min(3);
+        Self { height, width: width.div_ceil(across), across, together }
     }
 
-    /// With the elements that a copied vector may reach beyond the end.
     fn len(&self, conv: &Conv) -> usize {
-        conv.channels as usize * self.height * self.across * self.width + LANES
+        conv.channels as usize * self.height * self.across * self.width
     }
 
     fn place(&self, channel: usize, y: usize, x: usize) -> usize {
@@ -105,6 +110,12 @@ impl Layout {
         let [top, _, left, _] = conv.padding.map(|n| n as usize);
         for (channel, x) in x.chunks_exact(height * width).enumerate() {
             for (y, row) in x.chunks_exact(width).enumerate() {
+                if self.across == 1 {
+                    let start = self.place(channel, top + y, left);
+                    let to = sample.get_mut(start..).unwrap_or_default();
+                    to.iter_mut().zip(row).for_each(|(to, x)| *to = *x);
+                    continue;
+                }
                 for phase in 0..self.across.min(width) {
                     let start = self.place(channel, top + y, left + phase);
                     let to = sample.get_mut(start..).unwrap_or_default();
@@ -122,20 +133,10 @@ impl Layout {
         elements.map(|(channel, y, x)| self.place(channel, y, x)).collect()
     }
 
-    /// For each panel's columns, the runs of which they are made.
-    fn columns(&self, conv: &Conv) -> Vec<Vec<Run>> {
-        let [_, width] = conv.output().unwrap_or_default().map(|n| n as usize);
-        let (positions, down) = (conv.positions(), conv.strides[0] as usize);
-        let starts_run = |position: &usize| position % LANES == 0 || position % width == 0;
-        let mut columns: Vec<Vec<Run>> = Vec::with_capacity(positions.div_ceil(LANES));
-        for position in (0..positions).filter(starts_run) {
-            let (y, x) = (position / width, position % width);
-            let run = Run { lane: position % LANES, base: self.place(0, y * down, 0) + x };
-            match columns.last_mut() {
-                Some(runs) if run.lane > 0 => runs.push(run),
-                _ => columns.push(vec![run]),
-            }
-        }
-        columns
+    /// Where each output position's patch is.
+    fn places(&self, conv: &Conv) -> Vec<usize> {
+        let [height, width] = conv.output().unwrap_or_default().map(|n| n as usize);
+        let down = conv.strides[0] as usize;
+        (0..height).flat_map(|y| (0..width).map(move |x| self.place(0, y * down, 0) + x)).collect()
     }
 }

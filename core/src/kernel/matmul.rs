@@ -2,8 +2,6 @@
 
 use alloc::vec;
 
-use zeroize::Zeroizing;
-
 use super::Scalar;
 use super::panel::{self, DEPTH, LANES, Place};
 use super::simd::{Vector, Work};
@@ -54,7 +52,7 @@ impl<T: Scalar> MatMul<'_, T> {
     #[inline(always)]
     fn by_panels<V: Vector<T>, const ROWS: usize>(self) {
         let Self { x, inputs, weights, stride, to, outputs } = self;
-        let mut panel = Zeroizing::new(vec![[T::default(); LANES]; inputs.min(DEPTH)]);
+        let mut panel = vec![[T::default(); LANES]; inputs.min(DEPTH)];
         for column in (0..outputs).step_by(LANES) {
             let width = LANES.min(outputs - column);
             for (row, weights) in (0..).step_by(DEPTH).zip(weights.chunks(DEPTH * stride)) {
@@ -67,5 +65,6 @@ impl<T: Scalar> MatMul<'_, T> {
                 panel::multiply::<T, V, ROWS>(x, inputs, panel, Place { row, column, width }, to, outputs);
             }
         }
+        panel::wipe(&mut panel);
     }
 }

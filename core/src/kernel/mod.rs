@@ -14,7 +14,6 @@ mod tests;
 mod threads;
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroize;
 
 use conv::Convolution;
 use matmul::MatMul;
@@ -22,7 +21,7 @@ use simd::Level;
 pub use threads::{Part, Threads};
 
 /// What the kernels compute with.
-pub trait Scalar: simd::Vectors + Copy + Default + Send + Sync + Zeroize + 'static {
+pub trait Scalar: simd::Vectors + Copy + Default + Send + Sync + 'static {
     /// self + a · b.
     #[must_use]
     fn add_product(self, a: Self, b: Self) -> Self;

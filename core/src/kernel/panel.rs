@@ -57,15 +57,20 @@ fn tile<T: Scalar, V: Vector<T>, const ROWS: usize>(
 ) {
     let mut factors: [&[T]; ROWS] = [&[]; ROWS];
     let mut sums = [V::load(&[T::default(); LANES]); ROWS];
+    let depth = panel.len();
     let own = place.column..place.column + place.width;
     for (((factors, sum), a), to) in factors.iter_mut().zip(&mut sums).zip(a.chunks(inputs)).zip(to.chunks(columns)) {
-        *factors = a.get(place.row..place.row + panel.len()).unwrap_or_default();
+        // Returning here tells the compiler that every slice is as long as the panel: no index below needs a check.
+        let Some(row) = a.get(place.row..).and_then(|row| row.get(..depth)) else { return };
+        *factors = row;
         *sum = V::load(&lanes(to.get(own.clone()).unwrap_or_default()));
     }
-    for (k, lanes) in panel.iter().enumerate() {
+    for k in 0..depth {
+        let Some(lanes) = panel.get(k) else { return };
         let lanes = V::load(lanes);
         for (sum, factors) in sums.iter_mut().zip(&factors) {
-            *sum = sum.add_product(factors.get(k).copied().unwrap_or_default(), lanes);
+            let Some(factor) = factors.get(k) else { return };
+            *sum = sum.add_product(*factor, lanes);
         }
     }
     for (sum, to) in sums.into_iter().zip(to.chunks_mut(columns)) {
@@ -89,4 +94,10 @@ pub(super) fn lanes<T: Scalar>(from: &[T]) -> [T; LANES] {
         lanes.iter_mut().zip(from).for_each(|(lane, from)| *lane = *from);
         lanes
     })
+}
+
+/// Overwrites copies of shares, in whole vectors; the barrier keeps the compiler from leaving it out.
+pub(super) fn wipe<T: Copy + Default>(elements: &mut [T]) {
+    elements.fill(T::default());
+    zeroize::optimization_barrier(elements);
 }
