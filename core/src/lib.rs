@@ -18,6 +18,9 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod bilinear;
 mod bounds;
 pub mod clear;
@@ -47,6 +50,7 @@ mod stock;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod wipe;
 pub mod wire;
 
 pub use error::{Blame, Culprit, GraphError, PlanError};

@@ -25,6 +25,10 @@ pub(crate) trait Lane:
     fn times(self, other: Self) -> Self;
     /// Bitwise and.
     fn and(self, other: Self) -> Self;
+    /// Fills `out` with the numbers in `bytes`, little-endian.
+    fn read(bytes: &[u8], out: &mut [Self]);
+    /// Writes the numbers to `out`, little-endian.
+    fn write(numbers: &[Self], out: &mut [u8]);
 }
 
 macro_rules! lane {
@@ -54,6 +58,12 @@ macro_rules! lane {
             #[inline(always)]
             fn and(self, other: Self) -> Self {
                 self & other
+            }
+            fn read(bytes: &[u8], out: &mut [Self]) {
+                out.iter_mut().zip(bytes.as_chunks().0).for_each(|(lane, bytes)| *lane = Self::from_le_bytes(*bytes));
+            }
+            fn write(numbers: &[Self], out: &mut [u8]) {
+                out.as_chunks_mut().0.iter_mut().zip(numbers).for_each(|(bytes, lane)| *bytes = lane.to_le_bytes());
             }
         }
     };

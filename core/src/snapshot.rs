@@ -115,7 +115,7 @@ impl SharedVariables {
             Shares::Seed(_) => [].iter(),
             Shares::Packed(packed) => packed.iter(),
         };
-        let unpack = |bytes: &[u8], count| pack::unpack(bytes, ring.bits(), count).map(L::from_u64).collect();
+        let unpack = |bytes: &[u8], count| pack::unpack_lanes(bytes, ring.bits(), count);
         let mut one = |(index, variable): (usize, &crate::plan::PlannedVariable)| {
             let count = variable.elements as usize;
             match &self.shares {
@@ -157,7 +157,7 @@ fn pack_variables<L: Lane>(program: &Program, plan: &Plan, weights: &Weights, se
         let mut encoded: Vec<L> = encoded.collect::<Result<_, _>>()?;
         let pack = |elements: &[L]| {
             let mut bytes = Vec::new();
-            pack::pack(elements.iter().map(|x| x.to_u64()), ring.bits(), &mut bytes);
+            pack::pack_lanes(elements, ring.bits(), &mut bytes);
             bytes
         };
         if planned.public {

@@ -18,6 +18,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::error::Blame;
 use crate::ring::{Lane, OddRing, Ring};
 use crate::stock::Epoch;
+use crate::wipe::wipe;
 
 /// The two parties that share a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -228,15 +229,14 @@ impl Source for Stream {
 
     fn ring<L: Lane>(&mut self, ring: Ring<L>, out: &mut [L]) {
         let width = L::BITS as usize / 8;
-        let mut bytes = [0u8; 512];
+        let mut bytes = [0u8; 1024];
         for chunk in out.chunks_mut(bytes.len() / width) {
             let (bytes, _) = bytes.split_at_mut(chunk.len() * width);
             self.generator.fill_bytes(bytes);
-            for (element, bytes) in chunk.iter_mut().zip(bytes.chunks_exact(width)) {
-                *element = ring.element(bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-            }
+            L::read(bytes, chunk);
+            chunk.iter_mut().for_each(|element| *element = ring.reduce(*element));
         }
-        bytes.zeroize();
+        wipe(&mut bytes);
     }
 
     fn odd<L: Lane>(&mut self, ring: OddRing, out: &mut [L]) {
@@ -267,7 +267,7 @@ impl Source for Stream {
                 *place = (product >> 16) as u8;
             }
         }
-        words.zeroize();
+        wipe(&mut words);
     }
 }
 

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use super::panel::{self, DEPTH, LANES, Place};
 use super::simd::{Vector, Work};
 use super::{Conv, Scalar};
+use crate::wipe::wipe;
 
 /// Adds the convolution of every sample of `x` with `filters` to `to`. There is at least one filter, position and element
 /// of a patch.
@@ -46,8 +47,8 @@ impl<T: Scalar> Work<T> for Convolution<'_, T> {
                 }
             }
         }
-        panel::wipe(&mut sample);
-        panel::wipe(&mut panel);
+        wipe(&mut sample);
+        wipe(&mut panel);
     }
 }
 

@@ -5,6 +5,7 @@ use alloc::vec;
 use super::Scalar;
 use super::panel::{self, DEPTH, LANES, Place};
 use super::simd::{Vector, Work};
+use crate::wipe::wipe;
 
 /// Fewer rows than this do not pay for the copying of panels.
 const FEW: usize = 4;
@@ -65,6 +66,6 @@ impl<T: Scalar> MatMul<'_, T> {
                 panel::multiply::<T, V, ROWS>(x, inputs, panel, Place { row, column, width }, to, outputs);
             }
         }
-        panel::wipe(&mut panel);
+        wipe(&mut panel);
     }
 }

@@ -95,9 +95,3 @@ pub(super) fn lanes<T: Scalar>(from: &[T]) -> [T; LANES] {
         lanes
     })
 }
-
-/// Overwrites copies of shares, in whole vectors; the barrier keeps the compiler from leaving it out.
-pub(super) fn wipe<T: Copy + Default>(elements: &mut [T]) {
-    elements.fill(T::default());
-    zeroize::optimization_barrier(elements);
-}

@@ -40,8 +40,8 @@ impl<L: Lane> Column<L> {
     /// Appends the packed elements `range` (in elements) to `to`.
     pub(crate) fn pack(&self, bits: u32, skip: usize, take: usize, to: &mut Vec<u8>) {
         match self {
-            Column::Words(words) => pack::pack(words.iter().skip(skip).take(take).map(|w| w.to_u64()), bits, to),
-            Column::Field(bytes) => pack::pack(bytes.iter().skip(skip).take(take).map(|b| u64::from(*b)), bits, to),
+            Column::Words(words) => pack::pack_lanes(range(words, skip, take), bits, to),
+            Column::Field(bytes) => pack::pack_bytes(range(bytes, skip, take), bits, to),
         }
     }
 
@@ -54,25 +54,32 @@ impl<L: Lane> Column<L> {
         bytes: &[u8],
     ) -> Result<Self, Blame> {
         let bits = domain.bits(numbers);
-        let elements = pack::unpack(bytes, bits, count);
         let outside = |modulus: u64| Blame::party(from, format!("a number that is not below {modulus}"));
         match domain {
-            Domain::Ring | Domain::Low(_) | Domain::Bits(_) => Ok(Column::Words(elements.map(L::from_u64).collect())),
+            Domain::Ring | Domain::Low(_) | Domain::Bits(_) => {
+                Ok(Column::Words(pack::unpack_lanes(bytes, bits, count)))
+            }
             Domain::Odd => {
                 let modulus = OddRing::beside(numbers.ring_bits).modulus();
-                let elements: Vec<L> = elements.map(L::from_u64).collect();
+                let elements: Vec<L> = pack::unpack_lanes(bytes, bits, count);
                 let inside = elements.iter().all(|e| e.to_u64() < modulus);
                 if inside { Ok(Column::Words(elements)) } else { Err(outside(modulus)) }
             }
-            Domain::Byte => Ok(Column::Field(elements.map(|e| e as u8).collect())),
+            Domain::Byte => Ok(Column::Field(bytes.to_vec())),
             Domain::Field => {
                 let p = u64::from(Prime::for_bits(numbers.ring_bits).p());
-                let elements: Vec<u8> = elements.map(|e| e as u8).collect();
+                let elements = pack::unpack_bytes(bytes, bits, count);
                 let inside = elements.iter().all(|e| u64::from(*e) < p);
                 if inside { Ok(Column::Field(elements)) } else { Err(outside(p)) }
             }
         }
     }
+}
+
+/// At most `take` elements after the first `skip`.
+fn range<T>(elements: &[T], skip: usize, take: usize) -> &[T] {
+    let rest = elements.get(skip..).unwrap_or_default();
+    rest.get(..take).unwrap_or(rest)
 }
 
 /// Packs the columns of a message, block after block, each padded to whole bytes.
