@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{Conv, Linear, Scalar};
+use crate::kernel::{Alone, Conv, Linear, Scalar, Threads};
 
 /// Which product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,32 +66,32 @@ impl Bilinear {
     }
 
     /// Adds every sample's product to its place in `to`. `y` holds a right factor for each sample, or a single one.
-    pub(crate) fn apply<T: Scalar>(&self, x: &[T], y: &[T], to: &mut [T]) {
+    pub(crate) fn apply<T: Scalar>(&self, threads: &dyn Threads, x: &[T], y: &[T], to: &mut [T]) {
         let (left, right, out) = (self.left().max(1), self.right().max(1), self.out().max(1));
         let single = y.len() == right;
         match (self, self.linear()) {
             (Bilinear::MatMul { count: 1, .. } | Bilinear::Conv { .. }, Some(linear)) if single => {
-                linear.apply(x, y, to);
+                linear.apply_on(threads, x, y, to);
             }
             _ => {
                 let samples = x.chunks_exact(left).zip(to.chunks_exact_mut(out));
                 for ((x, to), y) in samples.zip(y.chunks_exact(right).cycle()) {
-                    self.one(x, y, to);
+                    self.one(threads, x, y, to);
                 }
             }
         }
     }
 
-    fn one<T: Scalar>(&self, x: &[T], y: &[T], to: &mut [T]) {
+    fn one<T: Scalar>(&self, threads: &dyn Threads, x: &[T], y: &[T], to: &mut [T]) {
         match (self, self.linear()) {
             (Bilinear::MatMul { rows, inner, columns, .. }, Some(linear)) => {
                 let [rows, inner, columns] = [*rows, *inner, *columns].map(|n| n as usize);
                 let pairs = x.chunks_exact((rows * inner).max(1)).zip(y.chunks_exact((inner * columns).max(1)));
                 for ((x, y), to) in pairs.zip(to.chunks_exact_mut((rows * columns).max(1))) {
-                    linear.apply(x, y, to);
+                    linear.apply_on(threads, x, y, to);
                 }
             }
-            (_, Some(linear)) => linear.apply(x, y, to),
+            (_, Some(linear)) => linear.apply_on(threads, x, y, to),
             (_, None) => to.iter_mut().zip(x.iter().zip(y)).for_each(|(to, (x, y))| *to = to.add_product(*x, *y)),
         }
     }
@@ -99,7 +99,7 @@ impl Bilinear {
     /// The products of all samples.
     pub(crate) fn product<T: Scalar>(&self, x: &[T], y: &[T], samples: usize) -> Vec<T> {
         let mut to = alloc::vec![T::default(); self.out() * samples];
-        self.apply(x, y, &mut to);
+        self.apply(&Alone, x, y, &mut to);
         to
     }
 }

@@ -11,12 +11,11 @@ use core::ops::Range;
 
 use crate::error::Blame;
 use crate::gates::{Gate, weights};
-use crate::party::context::Context;
 use crate::party::producer::{Masks, Producer, draw_masks};
 use crate::party::{Binding, Machine, producing};
 use crate::plan::last_uses;
 use crate::ring::Lane;
-use crate::stream::{Randomness, Seeds};
+use crate::stream::Randomness;
 
 /// The masks of all weights, in the lanes of the plan's ring.
 #[derive(Clone)]
@@ -45,9 +44,9 @@ impl Dealer {
     /// A bug: the binding is not the crypto producer's.
     pub fn new(binding: Binding) -> Result<Self, Blame> {
         let masks = if binding.plan().numbers().ring_bits <= 32 {
-            AnyMasks::Narrow(draw_masks(&context(&binding, 0..0)?, weights::B)?)
+            AnyMasks::Narrow(draw_masks(&binding.context(0..0)?, weights::B)?)
         } else {
-            AnyMasks::Wide(draw_masks(&context(&binding, 0..0)?, weights::B)?)
+            AnyMasks::Wide(draw_masks(&binding.context(0..0)?, weights::B)?)
         };
         Ok(Self { binding, masks })
     }
@@ -64,10 +63,10 @@ impl Dealer {
     pub fn deal(&self, units: Range<u64>) -> Result<Vec<Vec<u8>>, Blame> {
         match &self.masks {
             AnyMasks::Narrow(masks) => {
-                deal(&mut Producer::<u32, _>::new(context(&self.binding, units)?, Arc::clone(masks)))
+                deal(&mut Producer::<u32, _>::new(self.binding.context(units)?, Arc::clone(masks)))
             }
             AnyMasks::Wide(masks) => {
-                deal(&mut Producer::<u64, _>::new(context(&self.binding, units)?, Arc::clone(masks)))
+                deal(&mut Producer::<u64, _>::new(self.binding.context(units)?, Arc::clone(masks)))
             }
         }
     }
@@ -75,17 +74,13 @@ impl Dealer {
     pub(crate) fn party(&self, units: Range<u64>) -> Result<Box<dyn Machine + Send>, Blame> {
         Ok(match &self.masks {
             AnyMasks::Narrow(masks) => {
-                producing(Producer::<u32, _>::new(context(&self.binding, units)?, Arc::clone(masks)))
+                producing(Producer::<u32, _>::new(self.binding.context(units)?, Arc::clone(masks)))
             }
             AnyMasks::Wide(masks) => {
-                producing(Producer::<u64, _>::new(context(&self.binding, units)?, Arc::clone(masks)))
+                producing(Producer::<u64, _>::new(self.binding.context(units)?, Arc::clone(masks)))
             }
         })
     }
-}
-
-fn context<L: Lane>(binding: &Binding, units: Range<u64>) -> Result<Context<L, Seeds>, Blame> {
-    Context::new(Arc::clone(binding.plan()), binding.seeds().clone(), units, binding.version())
 }
 
 /// Every step's corrections, in order, for each of the producer's units.

@@ -142,7 +142,7 @@ impl Gate for Product {
         let batch = producer.at.batch();
         let (a, b) = (self.x.mask(producer)?, self.y.mask(producer)?);
         let mut c = vec![L::default(); self.product.out() * batch];
-        self.product.apply(&each_sample(&self.x, a, batch), b, &mut c);
+        self.product.apply(&*producer.at.threads, &each_sample(&self.x, a, batch), b, &mut c);
         c.iter_mut().for_each(|c| *c = producer.at.ring.reduce(*c));
         let block = Block::new(Domain::Ring, self.product.out());
         Ok(vec![producer.at.correction(C, block, Column::Words(c))?])
@@ -156,14 +156,14 @@ impl Gate for Product {
     ) -> Result<(), Blame> {
         let batch = server.at.batch();
         let mut z = server.dealt(self, 0, C)?.words()?;
-        let (x, y) = (open(server, &self.x)?, open(server, &self.y)?);
+        let (x, y, threads) = (open(server, &self.x)?, open(server, &self.y)?, &*server.at.threads);
         // With [j = 0] X̂ + A_j = X_j: either X̂·Y_j + A_j·Ŷ or X_j·Ŷ + X̂·B_j; the one that has its operands at hand.
         if matches!(self.x, Factor::Variable(_)) {
-            self.product.apply(&each_sample(&self.x, &x.share, batch), y.hat, &mut z);
-            self.product.apply(&each_sample(&self.x, x.hat, batch), &y.mask, &mut z);
+            self.product.apply(threads, &each_sample(&self.x, &x.share, batch), y.hat, &mut z);
+            self.product.apply(threads, &each_sample(&self.x, x.hat, batch), &y.mask, &mut z);
         } else {
-            self.product.apply(x.hat, &y.share, &mut z);
-            self.product.apply(&x.mask, y.hat, &mut z);
+            self.product.apply(threads, x.hat, &y.share, &mut z);
+            self.product.apply(threads, &x.mask, y.hat, &mut z);
         }
         z.iter_mut().for_each(|z| *z = server.at.ring.reduce(*z));
         server.set(&self.z, z);
@@ -225,7 +225,7 @@ impl Gate for LocalProduct {
         _theirs: Vec<Column<L>>,
     ) -> Result<(), Blame> {
         let mut z = vec![L::default(); self.product.out() * server.at.batch()];
-        self.product.apply(server.words_of(self.x)?, server.words_of(self.y)?, &mut z);
+        self.product.apply(&*server.at.threads, server.words_of(self.x)?, server.words_of(self.y)?, &mut z);
         z.iter_mut().for_each(|z| *z = server.at.ring.reduce(*z));
         server.put_words(self.z, z);
         Ok(())

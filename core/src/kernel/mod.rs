@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use conv::Convolution;
 use matmul::MatMul;
 use simd::Level;
-pub use threads::{Part, Threads};
+pub use threads::{Alone, Part, Threads};
 
 /// What the kernels compute with.
 pub trait Scalar: simd::Vectors + Copy + Default + Send + Sync + 'static {

@@ -70,6 +70,7 @@ fn by_definition<T: Scalar>(linear: &Linear, x: &[T], w: &[T], to: &mut [T]) {
 }
 
 /// Threads that do not exist: the parts run one after the other, the last first.
+#[derive(Debug)]
 struct Pretended(usize);
 
 impl Threads for Pretended {

@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt::Debug;
 
 use super::matmul::MatMul;
 use super::simd::Level;
@@ -14,12 +15,26 @@ use super::{Conv, Linear, Scalar};
 pub type Part<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// Threads that the host lends.
-pub trait Threads: Send + Sync {
+pub trait Threads: Debug + Send + Sync {
     /// How many parts are worth making of a piece of work: as many as there are threads. One or none means not to cut.
     fn count(&self) -> usize;
 
     /// Runs every part, in any order, and returns when all have finished.
     fn par_for(&self, parts: Vec<Part<'_>>);
+}
+
+/// No threads but the caller's own: a browser's.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Threads for Alone {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn par_for(&self, parts: Vec<Part<'_>>) {
+        parts.into_iter().for_each(|part| part());
+    }
 }
 
 /// Multiply-adds below which a part does not pay for handing it to another thread (some ten microseconds).

@@ -6,6 +6,7 @@ use core::ops::Range;
 
 use crate::error::Blame;
 use crate::field::Prime;
+use crate::kernel::{Alone, Threads};
 use crate::party::column::Column;
 use crate::plan::{Block, Domain, Plan, Wire, WireId};
 use crate::ring::{Lane, OddRing, Ring};
@@ -24,6 +25,8 @@ pub(crate) struct Context<L, R> {
     pub(crate) step: u32,
     /// The version of the variables.
     pub(crate) version: u64,
+    /// What the host lends.
+    pub(crate) threads: Arc<dyn Threads>,
 }
 
 impl<L: Lane, R: Randomness> Context<L, R> {
@@ -31,7 +34,12 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         let bits = plan.numbers().ring_bits;
         let ring = Ring::new(bits).ok_or_else(|| Blame::bug("the plan's ring does not fit its lanes"))?;
         let (odd, prime) = (OddRing::beside(bits), Prime::for_bits(bits));
-        Ok(Self { plan, ring, odd, prime, randomness, units, step: 0, version })
+        Ok(Self { plan, ring, odd, prime, randomness, units, step: 0, version, threads: Arc::new(Alone) })
+    }
+
+    /// The same, with threads that the host lends.
+    pub(crate) fn with_threads(self, threads: Arc<dyn Threads>) -> Self {
+        Self { threads, ..self }
     }
 
     /// Samples.

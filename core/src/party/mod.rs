@@ -20,12 +20,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::Role;
 use crate::deal::Dealer;
 use crate::error::Blame;
 use crate::gates::Step;
 use crate::gates::input::{Entry, Input};
+use crate::kernel::{Alone, Threads};
 use crate::pack;
 use crate::party::context::Context;
 use crate::party::driver::{Driver, Stage, Want};
@@ -103,6 +105,7 @@ pub struct Binding {
     version: u64,
     epoch: Epoch,
     seeds: Seeds,
+    threads: Arc<dyn Threads>,
 }
 
 impl Binding {
@@ -111,7 +114,13 @@ impl Binding {
     pub fn new(role: Role, plan: Arc<Plan>, version: u64, epoch: Epoch, seeds: &Seeds) -> Self {
         let hash = plan.hash();
         let seeds = seeds.bound_to(&hash, version, &epoch);
-        Self { role, plan, hash, version, epoch, seeds }
+        Self { role, plan, hash, version, epoch, seeds, threads: Arc::new(Alone) }
+    }
+
+    /// The same, with threads that the host lends for large products; without, there are none. The frames are the same.
+    #[must_use]
+    pub fn with_threads(self, threads: Arc<dyn Threads>) -> Self {
+        Self { threads, ..self }
     }
 
     /// The plan.
@@ -157,8 +166,10 @@ impl Binding {
         Ok(seeds)
     }
 
-    pub(crate) fn seeds(&self) -> &Seeds {
-        &self.seeds
+    /// Arithmetic and streams for `units`.
+    pub(crate) fn context<L: Lane>(&self, units: Range<u64>) -> Result<Context<L, Seeds>, Blame> {
+        let at = Context::new(Arc::clone(&self.plan), self.seeds.clone(), units, self.version)?;
+        Ok(at.with_threads(Arc::clone(&self.threads)))
     }
 
     fn check(&self, material: &Burnt) -> Result<(), Blame> {
@@ -288,7 +299,7 @@ where
         false => Variable::Plain(Arc::new(values)),
     };
     let plain = shares.expand::<L>(&binding.plan)?.into_iter().zip(&binding.plan.variables).map(form).collect();
-    let at = Context::<L, Seeds>::new(Arc::clone(&binding.plan), binding.seeds.clone(), 0..1, binding.version)?;
+    let at = binding.context::<L>(0..1)?;
     // Material belongs to queries; opening weights wants none.
     let server = Server::<S, L, Seeds>::for_setup(at, plain);
     let driver = Driver::new(server, Arc::clone(&binding.plan), Stage::Setup, 1);
@@ -355,7 +366,7 @@ pub(crate) fn input_share<S: Side, L: Lane>(
     if bytes.len() != wanted {
         return Err(Blame::client(format!("an input of {} bytes, where {wanted} belong", bytes.len())));
     }
-    Ok(pack::unpack(bytes, ring.bits(), count).map(L::from_u64).collect())
+    Ok(pack::unpack_lanes(bytes, ring.bits(), count))
 }
 
 fn query<S: Side, L: Lane>(
@@ -365,7 +376,7 @@ fn query<S: Side, L: Lane>(
     mut material: Burnt,
 ) -> Result<Party, Blame> {
     let plan = Arc::clone(&binding.plan);
-    let at = Context::<L, Seeds>::new(Arc::clone(&plan), binding.seeds.clone(), material.units(), binding.version)?;
+    let at = binding.context::<L>(material.units())?;
     let batch = at.batch();
     if inputs.len() != plan.inputs.len() {
         return Err(Blame::client(format!("{} inputs, where {} belong", inputs.len(), plan.inputs.len())));

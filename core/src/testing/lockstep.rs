@@ -13,7 +13,6 @@ use super::rig::{Keep, exchange};
 use crate::client::ClientSpec;
 use crate::fixed::{encode, power_of_two};
 use crate::gates::weights;
-use crate::party::context::Context;
 use crate::party::driver::{Driver, Stage};
 use crate::party::producer::{Producer, draw_masks};
 use crate::party::server::{Server, Variable};
@@ -78,9 +77,7 @@ impl<'a, L: Lane> Run<'a, L> {
             Seeds::crypto_producer(seed(2), seed(3)),
         ];
         let binding = |role: Role| Binding::new(role, Arc::clone(&plan), 1, epoch, &seeds[role as usize]);
-        let at = |role: Role, units| {
-            Context::<L, Seeds>::new(Arc::clone(&plan), binding(role).seeds().clone(), units, 1).unwrap()
-        };
+        let at = |role: Role, units| binding(role).context::<L>(units).unwrap();
         let units = 0..batch as u64;
 
         // The weights are opened.

@@ -19,6 +19,7 @@ use crate::store::Model;
 use selkie::Role;
 
 use super::hello::About;
+use super::threads::Pool;
 
 /// The most that one model's stock holds, in bytes.
 const STOCK_BYTES: usize = 1 << 30;
@@ -105,7 +106,7 @@ impl Era {
             Role::Server1 => Seeds::server1(seed(Role::Server0), seed(Role::CryptoProducer)),
             Role::CryptoProducer => Seeds::crypto_producer(seed(Role::Server0), seed(Role::Server1)),
         };
-        Binding::new(self.role, model.plan.clone(), model.version, self.epoch, &seeds)
+        Binding::new(self.role, model.plan.clone(), model.version, self.epoch, &seeds).with_threads(Arc::new(Pool))
     }
 
     /// What the others must know before they compute with us on this model.

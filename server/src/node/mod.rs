@@ -21,6 +21,7 @@ mod pipes;
 pub(crate) mod refusal;
 mod session;
 mod setup;
+mod threads;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
