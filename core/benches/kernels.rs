@@ -1,7 +1,6 @@
 //! Matrix products and convolutions: `cargo bench -p selkie --bench kernels`.
 //!
-//! Items are multiply-adds. `peak` is what the machine does with sums in registers and nothing to fetch, at the best
-//! vector instructions; f32 beside the rings is the unit.
+//! Items are multiply-adds; f32 beside the rings is the unit.
 #![allow(missing_docs, reason = "a program")]
 
 use divan::Bencher;
