@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use selkie::Role;
 use selkie_server::identity::Identity;
+use selkie_server::onnx;
+use selkie_server::train::Net;
 use trial::{Trial, copy, request, selkie};
 
 #[test]
@@ -55,16 +57,21 @@ fn a_model_is_deployed_and_asked_and_survives_restarts() {
 #[test]
 fn a_party_that_is_killed_in_a_prediction_is_named_at_once_and_welcomed_back() {
     let mut trial = Trial::new();
+    // One query that takes seconds, so that every kill comes in the middle of it: a network with many ReLUs, and a batch that
+    // the default stock would refuse.
+    fs::write(trial.path("model.onnx"), onnx::write(&Net::D.untrained(7)).unwrap()).unwrap();
+    trial.configure("stock_units = 64", "stock_units = 256");
     trial.parties();
     trial.epoch(0);
     trial.deploy("model.onnx", "a").is(0, &[]);
     let mut epochs = vec![trial.epoch(1)];
     for role in Role::ALL {
-        // A batch that takes long enough for the kill to come in the middle of it.
-        let begun = trial.log(Role::Server0).matches("begun").count();
+        // server1 begins last: it waits for server0's word and for the material.
+        let queries = |trial: &Trial| trial.log(Role::Server1).matches("begun").count();
+        let before = queries(&trial);
         let config = ["--config", "cluster.toml", "--images", "images", "--model", "a", "--batch", "256"];
-        let asking = trial.start(&[&["predict"][..], &config].concat());
-        trial.until("a prediction runs", |trial| trial.log(Role::Server0).matches("begun").count() > begun);
+        let mut asking = trial.start(&[&["predict"][..], &config].concat());
+        trial.until("a prediction runs", |trial| asking.has_ended() || queries(trial) > before);
         trial.kill(role);
         let killed = Instant::now();
         let ended = asking.wait();

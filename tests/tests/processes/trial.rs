@@ -177,7 +177,7 @@ impl Trial {
     }
 
     /// Waits until something is so.
-    pub(crate) fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let start = Instant::now();
         while !holds(self) {
             if start.elapsed() > LONG {
@@ -218,6 +218,11 @@ pub(crate) struct Started {
 }
 
 impl Started {
+    /// Whether it has ended already, so that nobody waits for what it will never do.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> Ended {
         let mut child = self.child.take().unwrap();
