@@ -69,8 +69,8 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let cluster = Cluster::load(&args.config)?;
     let key_file = args.deployer_key.clone().unwrap_or_else(|| cluster.path().with_file_name(DEPLOYER_KEY_FILE));
     let identity = Identity::load(&key_file)?;
-    let file = onnx::bytes(&args.model).map_err(Failure::usage)?;
-    let imported = model::import(&onnx::read(&file).map_err(Failure::usage)?, &args.how.options()?)?;
+    let model = onnx::bytes(&args.model).and_then(|file| onnx::read(&file)).map_err(|error| error.of(&args.model))?;
+    let imported = model::import(&model, &args.how.options()?)?;
     let me = Me::deployer(identity)?;
     let deployed = deploy(&cluster, &me, &args.name, &imported.program, &imported.weights, args.protocol).await?;
     let (program, plan) = (hex(&deployed.program), hex(&deployed.plan));

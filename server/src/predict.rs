@@ -99,7 +99,7 @@ fn read(args: &Args) -> Result<(Array2<f32>, Option<Vec<u8>>), Failure> {
 }
 
 fn reference(path: &Path) -> Result<Plaintext, Failure> {
-    onnx::bytes(path).and_then(|file| Plaintext::new(&file)).map_err(Failure::usage)
+    onnx::bytes(path).and_then(|file| Plaintext::new(&file)).map_err(|error| error.of(path))
 }
 
 /// One label and, unless the model reveals labels alone, the logits, for each image.

@@ -31,14 +31,15 @@ pub fn images(file: &[u8]) -> Result<Array2<f32>, Fault> {
         &|| read::<f64>(file).map(|a| a.mapv(|pixel| pixel as f32)),
     ])
     .unwrap_or_else(|| Err(wrong_type(file, "images of u8, f32 or f64")))?;
-    if let Some(position) = array.iter().position(|pixel| !pixel.is_finite()) {
-        return Err(Fault::BadHeader(format!("element {position} is not a finite number")));
-    }
     let array = if array.ndim() < 2 { array.insert_axis(Axis(0)) } else { array };
     let count = array.len_of(Axis(0));
     let pixels = array.len().checked_div(count).unwrap_or(0);
     if pixels == 0 {
         return Err(Fault::BadHeader("it has no elements".to_owned()));
+    }
+    if let Some((position, pixel)) = array.iter().enumerate().find(|(_, pixel)| !pixel.is_finite()) {
+        let (image, at) = (position / pixels, position % pixels);
+        return Err(Fault::BadElement(format!("pixel {at} of image {image}, counted from 0, is {pixel}")));
     }
     let flat: Vec<f32> = array.iter().copied().collect();
     Array2::from_shape_vec((count, pixels), flat).map_err(|error| Fault::BadHeader(error.to_string()))
@@ -177,7 +178,9 @@ mod tests {
         longer.push(0);
         assert_eq!(images(&longer), Err(Fault::Length { promised: 72, found: 73 }));
         assert!(matches!(images(&written(&array![[1i16]])), Err(Fault::Content { .. })));
-        assert!(images(&written(&array![[1.0f32, f32::NAN]])).is_err());
+        let nan = images(&written(&array![[1.0f32, 0.5], [1.0, f32::NAN]])).unwrap_err().to_string();
+        assert!(nan.contains("pixel 1 of image 1") && nan.contains("NaN"), "{nan}");
+        assert!(images(&written(&array![f64::INFINITY])).is_err());
         assert!(images(&written(&Array3::<f32>::ones((0, 3, 3)))).is_err());
     }
 

@@ -26,7 +26,7 @@ pub use write::write;
 /// Model files larger than this are refused.
 pub const MAX_FILE: usize = 64 << 20;
 
-/// What nodes a file may have: part of every error about a node.
+/// What nodes a file may have: part of the error about any other.
 pub(crate) const SUPPORTED: &str =
     "Gemm, MatMul, Add, Sub, Mul, Div, Conv, Relu, MaxPool, Flatten, Reshape, Identity, Constant and a final ArgMax";
 
@@ -131,7 +131,7 @@ pub enum Error {
     #[error("not a usable ONNX model: {0}; export it again")]
     Corrupt(String),
     /// A node that is not supported, or not in this way.
-    #[error("node `{node}` ({op}): {why}; supported are {SUPPORTED}")]
+    #[error("node `{node}` ({op}): {why}")]
     Node {
         /// The node's name, or its output's.
         node: String,
@@ -161,6 +161,16 @@ pub enum Error {
 impl Error {
     pub(crate) fn corrupt(why: impl Into<String>) -> Self {
         Self::Corrupt(why.into())
+    }
+
+    /// The failure of a command that was given this file.
+    #[must_use]
+    pub fn of(self, path: &Path) -> Failure {
+        match self {
+            // It names the file by itself.
+            Self::File(file) => file.into(),
+            _ => Failure::usage(format_args!("{}: {self}", path.display())),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataType, tensor_shape_proto::dimension, type_proto};
 
 use super::tensor::{floats, integers, with_rank};
-use super::{Error, Layer, Model, budget};
+use super::{Error, Layer, Model, SUPPORTED, budget};
 
 /// Operator sets whose meaning of the supported nodes is known.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=25;
@@ -147,7 +147,7 @@ impl<'a> Chain<'a> {
                         expect(node, "select_last_index", 0, &[0])?;
                         self.model.layers.push(Layer::ArgMax);
                     }
-                    _ => return Err("this operation is not supported".to_owned()),
+                    _ => return Err(format!("this operation is not supported; supported are {SUPPORTED}")),
                 }
             }
         }

@@ -110,8 +110,8 @@ fn program(args: &Args) -> Result<(String, Program), Failure> {
     match (&args.model, args.net) {
         (_, Some(net)) => Ok((net.to_string(), model::untrained(net, &options)?)),
         (Some(path), None) => {
-            let file = onnx::bytes(path)?;
-            let imported = model::import(&onnx::read(&file)?, &options)?;
+            let model = onnx::bytes(path).and_then(|file| onnx::read(&file)).map_err(|error| error.of(path))?;
+            let imported = model::import(&model, &options)?;
             Ok((name_of(path), imported.program))
         }
         (None, None) => Err(Failure::usage("no model: give MODEL.onnx or --net")),
