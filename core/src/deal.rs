@@ -1,7 +1,7 @@
 //! The crypto producer's work ahead of the queries: plan and seeds in, material out.
 //!
-//! server0 expands its half of everything from its seed; server1's corrections are what [`Dealer::deal`] makes, unit by
-//! unit. A unit serves one sample; units are numbered, and dealing the same unit again gives the same bytes.
+//! server0 expands its half of everything from its seed; server1's corrections, and what both are dealt alike, are what
+//! [`Dealer::deal`] makes, unit by unit. A unit serves one sample; units are numbered, and dealing the same unit again gives the same bytes.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -9,6 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::Role;
 use crate::error::Blame;
 use crate::gates::{Gate, weights};
 use crate::party::producer::{Masks, Producer, draw_masks};
@@ -56,17 +57,17 @@ impl Dealer {
         &self.binding
     }
 
-    /// server1's corrections for `units`, one vector of bytes each.
+    /// What server `to` is dealt for `units`, one vector of bytes each.
     ///
     /// # Errors
     /// A bug.
-    pub fn deal(&self, units: Range<u64>) -> Result<Vec<Vec<u8>>, Blame> {
+    pub fn deal(&self, to: Role, units: Range<u64>) -> Result<Vec<Vec<u8>>, Blame> {
         match &self.masks {
             AnyMasks::Narrow(masks) => {
-                deal(&mut Producer::<u32, _>::new(self.binding.context(units)?, Arc::clone(masks)))
+                deal(&mut Producer::<u32, _>::new(self.binding.context(units)?, Arc::clone(masks)), to)
             }
             AnyMasks::Wide(masks) => {
-                deal(&mut Producer::<u64, _>::new(self.binding.context(units)?, Arc::clone(masks)))
+                deal(&mut Producer::<u64, _>::new(self.binding.context(units)?, Arc::clone(masks)), to)
             }
         }
     }
@@ -83,13 +84,14 @@ impl Dealer {
     }
 }
 
-/// Every step's corrections, in order, for each of the producer's units.
-pub(crate) fn deal<L: Lane, R: Randomness>(producer: &mut Producer<L, R>) -> Result<Vec<Vec<u8>>, Blame> {
+/// What every step deals to one server, in order, for each of the producer's units.
+pub(crate) fn deal<L: Lane, R: Randomness>(producer: &mut Producer<L, R>, to: Role) -> Result<Vec<Vec<u8>>, Blame> {
     let plan = Arc::clone(&producer.at.plan);
-    let mut units = vec![Vec::with_capacity(plan.unit_bytes()); producer.at.batch()];
+    let mut units = vec![Vec::with_capacity(plan.unit_bytes(to)); producer.at.batch()];
     let last = last_uses(&plan.steps);
     for (index, placed) in plan.steps.iter().enumerate() {
-        let blocks = placed.step.material(&plan.shapes);
+        // Columns come for both servers, what both are dealt first; server0 is dealt nothing else.
+        let blocks = plan.dealt_blocks(placed, to);
         producer.at.step = index as u32;
         let columns = placed.step.deal(producer)?;
         for (block, column) in blocks.iter().zip(&columns) {
@@ -101,7 +103,7 @@ pub(crate) fn deal<L: Lane, R: Randomness>(producer: &mut Producer<L, R>) -> Res
         // Masks that nothing more follows from.
         placed.step.reads().into_iter().filter(|wire| last.get(wire) == Some(&index)).for_each(|w| producer.forget(w));
     }
-    if units.iter().any(|unit| unit.len() != plan.unit_bytes()) {
+    if units.iter().any(|unit| unit.len() != plan.unit_bytes(to)) {
         return Err(Blame::bug("a unit has another length than the plan says"));
     }
     Ok(units)

@@ -141,8 +141,7 @@ impl Session {
             }
         })?;
         let snapshots = <[Snapshot; 2]>::try_from(snapshots).map_err(|_| Blame::bug("weights were not opened"))?;
-        let stocks =
-            [Stock::of_numbers(epoch), Stock::new(epoch, plan.unit_bytes(), 1 << 20), Stock::of_numbers(epoch)];
+        let stocks = Role::ALL.map(|role| Stock::new(epoch, plan.unit_bytes(role), 1 << 20));
         let spec = ClientSpec::new(program, &plan);
         let names = program.variables().filter_map(|(_, node)| match &node.op {
             Op::Variable { name, .. } => Some(name.clone()),
@@ -177,7 +176,8 @@ impl Session {
 
     /// What the crypto producer deals for these units.
     pub(crate) fn dealt(&self, units: core::ops::Range<u64>) -> Result<Vec<Vec<u8>>, Blame> {
-        self.dealer.deal(units)
+        let [zero, one] = [Role::Server0, Role::Server1].map(|role| self.dealer.deal(role, units.clone()));
+        Ok([zero?, one?].concat())
     }
 
     /// Times every step from now on: `clock` gives nanoseconds since some moment. There is no clock in here.
@@ -234,10 +234,15 @@ impl Session {
         let (masks0, masks1) = (masks0?, masks1?);
         let shared = self.spec.share_under(inputs, batch, *input_seed.bytes(), [&masks0, &masks1])?;
         let mut moved = Moved::default();
-        for (unit, material) in units.clone().zip(self.dealer.deal(units.clone())?) {
-            moved.offline_bytes += material.len() as u64;
-            moved.wire_bytes += with_headers(material.len());
-            stock1.put(unit, material)?;
+        for (role, stock) in [(Role::Server0, &mut *stock0), (Role::Server1, &mut *stock1)] {
+            if self.plan.unit_bytes(role) == 0 {
+                continue;
+            }
+            for (unit, material) in units.clone().zip(self.dealer.deal(role, units.clone())?) {
+                moved.offline_bytes += material.len() as u64;
+                moved.wire_bytes += with_headers(material.len());
+                stock.put(unit, material)?;
+            }
         }
         let [binding0, binding1] = &self.bindings;
         let [snapshot0, snapshot1] = &self.snapshots;

@@ -71,7 +71,7 @@ impl LookUp {
 }
 
 /// The lowest `position` bits.
-fn low<L: Lane>(x: L, position: u32) -> u64 {
+pub(crate) fn low<L: Lane>(x: L, position: u32) -> u64 {
     x.to_u64() & ((1 << position) - 1)
 }
 
@@ -142,11 +142,50 @@ impl Gate for LookUp {
 }
 
 /// The exclusive or of both servers' messages of one column.
-fn opened_bits<L: Lane>(mine: Vec<Column<L>>, theirs: Vec<Column<L>>) -> Result<Vec<L>, Blame> {
+pub(crate) fn opened_bits<L: Lane>(mine: Vec<Column<L>>, theirs: Vec<Column<L>>) -> Result<Vec<L>, Blame> {
     let missing = || Blame::bug("an opening without its message");
     let pairs = mine.into_iter().next().ok_or_else(missing)?.words()?.into_iter();
     let pairs = pairs.zip(theirs.into_iter().next().ok_or_else(missing)?.words()?);
     Ok(pairs.map(|(a, b)| L::from_u64(a.to_u64() ^ b.to_u64())).collect())
+}
+
+/// The crypto producer draws ρ and shares r\[p\]: the correction.
+pub(crate) fn deal_bit<L: Lane, R: Randomness>(
+    producer: &mut Producer<L, R>,
+    z: Masked,
+    position: u32,
+    bit: MaskedBit,
+) -> Result<Column<L>, Blame> {
+    let ring = producer.at.ring;
+    let block = Block::new(Domain::Bits(1), producer.at.elements(&bit.e));
+    let draw = |pair| producer.at.draw_block(pair, RHO, block)?.words();
+    let pairs = draw(Pair::Producer0)?.into_iter().zip(draw(Pair::Producer1)?);
+    let rho = pairs.map(|(a, b)| L::from_u64(a.to_u64() ^ b.to_u64())).collect();
+    let r = producer.dealt(z.mask.id())?.iter();
+    let bits = r.map(|a| L::from_u64(ring.sub(L::default(), *a).to_u64() >> position & 1)).collect();
+    let correction = producer.at.correction(BIT, block, Column::Words(bits))?;
+    producer.put(bit.rho.id(), rho);
+    Ok(correction)
+}
+
+/// A server's share of e, from its share of the borrow.
+pub(crate) fn share_bit<S: Side, L: Lane, R: Randomness>(
+    server: &mut Server<S, L, R>,
+    gate: &impl Gate,
+    z: Masked,
+    position: u32,
+    bit: MaskedBit,
+    borrow: Vec<u8>,
+) -> Result<Vec<Column<L>>, Blame> {
+    let block = Block::new(Domain::Bits(1), server.at.elements(&bit.e));
+    let rho = server.at.draw_block(S::DEALT, RHO, block)?.words()?;
+    let dealt = server.dealt(gate, 0, BIT)?.words()?;
+    let known = server.words(&z.hat)?.iter().map(|x| x.to_u64() >> position & (1 - S::INDEX as u64));
+    let shares = rho.into_iter().zip(dealt).zip(borrow).zip(known);
+    let share = shares.map(|(((rho, dealt), borrow), known)| {
+        L::from_u64((rho.to_u64() ^ dealt.to_u64() ^ u64::from(borrow) ^ known) & 1)
+    });
+    Ok(vec![Column::Words(share.collect())])
 }
 
 /// What step 1 left to step 2.
@@ -194,36 +233,19 @@ impl Gate for OpenBit {
     }
 
     fn deal<L: Lane, R: Randomness>(&self, producer: &mut Producer<L, R>) -> Result<Vec<Column<L>>, Blame> {
-        let ring = producer.at.ring;
-        let block = Block::new(Domain::Bits(1), producer.at.elements(&self.bit.e));
-        let draw = |pair| producer.at.draw_block(pair, RHO, block)?.words();
-        let pairs = draw(Pair::Producer0)?.into_iter().zip(draw(Pair::Producer1)?);
-        let rho = pairs.map(|(a, b)| L::from_u64(a.to_u64() ^ b.to_u64())).collect();
-        let r = producer.dealt(self.z.mask.id())?.iter();
-        let bits = r.map(|a| L::from_u64(ring.sub(L::default(), *a).to_u64() >> self.position & 1)).collect();
-        let correction = producer.at.correction(BIT, block, Column::Words(bits))?;
-        producer.put(self.bit.rho.id(), rho);
-        Ok(vec![correction])
+        Ok(vec![deal_bit(producer, self.z, self.position, self.bit)?])
     }
 
     fn send<S: Side, L: Lane, R: Randomness>(&self, server: &mut Server<S, L, R>) -> Result<Vec<Column<L>>, Blame> {
-        let block = Block::new(Domain::Bits(1), server.at.elements(&self.bit.e));
-        let rho = server.at.draw_block(S::DEALT, RHO, block)?.words()?;
-        let dealt = server.dealt(self, 0, BIT)?.words()?;
         let borrow = match &self.below {
             Some(below) => {
                 let opened: Vec<u32> = server.words(&below.opened)?.iter().map(|x| x.to_u64() as u32).collect();
                 let table = Table::new(self.position).ok_or_else(|| Blame::bug("a comparison of no bits"))?;
                 table.combine(&opened, server.bytes(&below.share)?)?
             }
-            None => vec![0; dealt.len()],
+            None => vec![0; server.words(&self.z.hat)?.len()],
         };
-        let known = server.words(&self.z.hat)?.iter().map(|x| x.to_u64() >> self.position & (1 - S::INDEX as u64));
-        let shares = rho.into_iter().zip(dealt).zip(borrow).zip(known);
-        let share = shares.map(|(((rho, dealt), borrow), known)| {
-            L::from_u64((rho.to_u64() ^ dealt.to_u64() ^ u64::from(borrow) ^ known) & 1)
-        });
-        Ok(vec![Column::Words(share.collect())])
+        share_bit(server, self, self.z, self.position, self.bit, borrow)
     }
 
     fn finish<S: Side, L: Lane, R: Randomness>(

@@ -5,6 +5,7 @@
 //! that is dealt, how the servers and the crypto producer carry it out, what becomes visible thereby, and why it may.
 
 pub(crate) mod agree;
+pub(crate) mod compare_dpf;
 pub(crate) mod compare_table;
 pub(crate) mod compute_msb;
 pub(crate) mod input;
@@ -57,6 +58,11 @@ pub(crate) trait Gate {
         None
     }
 
+    /// What both servers are dealt ahead, alike.
+    fn words(&self, _shapes: &Shapes) -> Vec<Block> {
+        vec![]
+    }
+
     /// The corrections that server1 is dealt ahead; server0 expands its part of the same blocks.
     fn material(&self, _shapes: &Shapes) -> Vec<Block> {
         vec![]
@@ -67,7 +73,7 @@ pub(crate) trait Gate {
         vec![]
     }
 
-    /// The crypto producer, ahead of time: the corrections of [`Gate::material`], in order.
+    /// The crypto producer, ahead of time: what [`Gate::words`] and then [`Gate::material`] say, in order.
     fn deal<L: Lane, R: Randomness>(&self, _producer: &mut Producer<L, R>) -> Result<Vec<Column<L>>, Blame> {
         Ok(vec![])
     }
@@ -130,6 +136,9 @@ macro_rules! steps {
             fn traffic(&self, shapes: &Shapes) -> Option<Traffic> {
                 match self { $(Step::$step(gate) => gate.traffic(shapes)),* }
             }
+            fn words(&self, shapes: &Shapes) -> Vec<Block> {
+                match self { $(Step::$step(gate) => gate.words(shapes)),* }
+            }
             fn material(&self, shapes: &Shapes) -> Vec<Block> {
                 match self { $(Step::$step(gate) => gate.material(shapes)),* }
             }
@@ -191,6 +200,7 @@ steps! {
     MergeBits(compute_msb::MergeBits),
     UnmaskSign(compute_msb::UnmaskSign),
     LowBit(low_bit::LowBit),
+    CompareDpf(compare_dpf::CompareDpf),
     LookUp(compare_table::LookUp),
     OpenBit(compare_table::OpenBit),
     LiftBit(select_masked::LiftBit),

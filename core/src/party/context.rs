@@ -4,6 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use sha2::{Digest, Sha256};
+
 use crate::error::Blame;
 use crate::field::Prime;
 use crate::kernel::{Alone, Threads};
@@ -27,6 +29,8 @@ pub(crate) struct Context<L, R> {
     pub(crate) version: u64,
     /// What the host lends.
     pub(crate) threads: Arc<dyn Threads>,
+    /// A public value that belongs to this plan, version and epoch, and that nobody could choose.
+    public: [u8; 32],
 }
 
 impl<L: Lane, R: Randomness> Context<L, R> {
@@ -34,12 +38,40 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         let bits = plan.numbers().ring_bits;
         let ring = Ring::new(bits).ok_or_else(|| Blame::bug("the plan's ring does not fit its lanes"))?;
         let (odd, prime) = (OddRing::beside(bits), Prime::for_bits(bits));
-        Ok(Self { plan, ring, odd, prime, randomness, units, step: 0, version, threads: Arc::new(Alone) })
+        Ok(Self {
+            plan,
+            ring,
+            odd,
+            prime,
+            randomness,
+            units,
+            step: 0,
+            version,
+            threads: Arc::new(Alone),
+            public: [0; 32],
+        })
     }
 
     /// The same, with threads that the host lends.
     pub(crate) fn with_threads(self, threads: Arc<dyn Threads>) -> Self {
         Self { threads, ..self }
+    }
+
+    /// The same, with the public value of an epoch.
+    pub(crate) fn with_public(self, public: [u8; 32]) -> Self {
+        Self { public, ..self }
+    }
+
+    /// A public key of its own for the step at hand and one of the units.
+    pub(crate) fn public_key(&self, unit: usize) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        hash.update(b"selkie public key 1");
+        hash.update(self.public);
+        hash.update(self.step.to_le_bytes());
+        hash.update((self.units.start + unit as u64).to_le_bytes());
+        let mut key = [0; 16];
+        key.iter_mut().zip(hash.finalize()).for_each(|(key, byte)| *key = byte);
+        key
     }
 
     /// Samples.

@@ -22,6 +22,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use sha2::{Digest, Sha256};
+
 use crate::Role;
 use crate::deal::Dealer;
 use crate::error::Blame;
@@ -169,7 +171,11 @@ impl Binding {
     /// Arithmetic and streams for `units`.
     pub(crate) fn context<L: Lane>(&self, units: Range<u64>) -> Result<Context<L, Seeds>, Blame> {
         let at = Context::new(Arc::clone(&self.plan), self.seeds.clone(), units, self.version)?;
-        Ok(at.with_threads(Arc::clone(&self.threads)))
+        let mut public = Sha256::new();
+        public.update(self.hash);
+        public.update(self.version.to_le_bytes());
+        public.update(self.epoch.as_bytes());
+        Ok(at.with_threads(Arc::clone(&self.threads)).with_public(public.finalize().into()))
     }
 
     fn check(&self, material: &Burnt) -> Result<(), Blame> {

@@ -12,7 +12,7 @@ use crate::error::Blame;
 use crate::gates::Gate;
 use crate::party::column::Column;
 use crate::party::context::Context;
-use crate::plan::{BitShares, Kind, Masked, OwnBytes, Traffic, Wire, WireId};
+use crate::plan::{BitShares, Block, Domain, Kind, Masked, OwnBytes, Traffic, Wire, WireId};
 use crate::ring::Lane;
 use crate::role::Side;
 use crate::share::Share;
@@ -52,7 +52,7 @@ pub(crate) struct Server<S, L: Lane, R> {
     pub(crate) inputs: VecDeque<Vec<L>>,
     /// The outputs' shares, in order.
     pub(crate) outputs: Vec<Vec<L>>,
-    /// server1: the corrections of each unit. server0: empty.
+    /// What was dealt for each unit.
     material: Vec<Vec<u8>>,
     /// Where each step's corrections begin in a unit.
     offsets: Vec<usize>,
@@ -77,11 +77,11 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
         let mut offset = 0;
         for placed in &at.plan.steps {
             offsets.push(offset);
-            offset += at.plan.material_bytes(placed);
+            offset += at.plan.material_bytes(placed, S::ROLE);
         }
         // Plans without products want nothing dealt: their units are empty.
         material.retain(|unit| !unit.is_empty());
-        let wanted = if S::INDEX == 0 || offset == 0 { 0 } else { at.batch() };
+        let wanted = if offset == 0 { 0 } else { at.batch() };
         if material.len() != wanted || material.iter().any(|unit| unit.len() != offset) {
             return Err(Blame::bug(format!(
                 "{} units of material where {wanted} of {offset} bytes are wanted",
@@ -205,19 +205,40 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
         if S::INDEX == 0 {
             return self.at.draw_block(S::DEALT, label, block);
         }
+        let words: usize = gate.words(&self.at.plan.shapes).iter().map(|block| self.block_bytes(block)).sum();
+        let before: usize = blocks.iter().take(index).map(|block| self.block_bytes(block)).sum();
+        self.unpack(words + before, block)
+    }
+
+    /// What both servers were dealt alike: block `index` of the step's words, byte by byte.
+    pub(crate) fn dealt_words(&self, gate: &impl Gate, index: usize) -> Result<Vec<u8>, Blame> {
+        let blocks = gate.words(&self.at.plan.shapes);
+        let block = *blocks.get(index).ok_or_else(|| Blame::bug("a step asks for words that it does not declare"))?;
+        let before: usize = blocks.iter().take(index).map(|block| self.block_bytes(block)).sum();
+        self.unpack(before, block)?.field()
+    }
+
+    fn block_bytes(&self, block: &Block) -> usize {
+        block.bytes(self.at.plan.numbers(), 1)
+    }
+
+    /// A block of every unit's material, so many bytes into the step's part.
+    fn unpack(&self, before: usize, block: Block) -> Result<Column<L>, Blame> {
         let numbers = self.at.plan.numbers();
-        let before: usize = blocks.iter().take(index).map(|block| block.bytes(numbers, 1)).sum();
         let start = self.offsets.get(self.at.step as usize).copied().unwrap_or(0) + before;
         let (mut words, mut field) = (Vec::new(), Vec::new());
         for unit in &self.material {
-            let bytes =
-                unit.get(start..start + block.bytes(numbers, 1)).ok_or_else(|| Blame::bug("material is too short"))?;
+            let bytes = unit.get(start..start + self.block_bytes(&block));
+            let bytes = bytes.ok_or_else(|| Blame::bug("material is too short"))?;
             match Column::<L>::unpack(Role::CryptoProducer, numbers, block.domain, block.elements, bytes)? {
                 Column::Words(more) => words.extend(more),
                 Column::Field(more) => field.extend(more),
             }
         }
-        Ok(if field.is_empty() { Column::Words(words) } else { Column::Field(field) })
+        Ok(match block.domain {
+            Domain::Byte | Domain::Field => Column::Field(field),
+            _ => Column::Words(words),
+        })
     }
 
     /// This server's share of what the crypto producer shares in this step: drawn by server0, received by server1.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use super::{Class, Placed, Plan, Route, WireId};
+use super::{Block, Class, Placed, Plan, Route, WireId};
 use crate::Role;
 use crate::gates::Gate;
 use crate::program::{Origin, Visibility};
@@ -123,14 +123,26 @@ impl Plan {
         traffic.map_or(0, |t| t.blocks.iter().map(|b| b.bytes(self.numbers(), batch) as u64).sum())
     }
 
-    /// The material that server1 is sent for one step of one unit.
-    pub(crate) fn material_bytes(&self, placed: &Placed) -> usize {
-        placed.step.material(&self.shapes).iter().map(|block| block.bytes(self.numbers(), 1)).sum()
+    /// The blocks that a server is dealt for one step of one unit.
+    pub(crate) fn dealt_blocks(&self, placed: &Placed, to: Role) -> Vec<Block> {
+        let mut blocks = placed.step.words(&self.shapes);
+        if to == Role::Server1 {
+            blocks.extend(placed.step.material(&self.shapes));
+        }
+        blocks
     }
 
-    /// The material that server1 is sent for one unit.
-    pub fn unit_bytes(&self) -> usize {
-        self.steps.iter().map(|placed| self.material_bytes(placed)).sum()
+    /// The bytes that a server is dealt for one step of one unit.
+    pub(crate) fn material_bytes(&self, placed: &Placed, to: Role) -> usize {
+        self.dealt_blocks(placed, to).iter().map(|block| block.bytes(self.numbers(), 1)).sum()
+    }
+
+    /// The bytes that a server is dealt for one unit; none for the crypto producer.
+    pub fn unit_bytes(&self, to: Role) -> usize {
+        match to {
+            Role::CryptoProducer => 0,
+            _ => self.steps.iter().map(|placed| self.material_bytes(placed, to)).sum(),
+        }
     }
 
     /// Rounds and bytes of one batch.
@@ -146,9 +158,10 @@ impl Plan {
                 add(phase, from.name(), to.name(), bytes);
             }
         }
-        if self.unit_bytes() > 0 {
-            for _ in 0..batch {
-                add(Phase::Offline, Role::CryptoProducer.name(), Role::Server1.name(), self.unit_bytes() as u64);
+        for server in [Role::Server0, Role::Server1] {
+            let bytes = self.unit_bytes(server) as u64;
+            for _ in 0..if bytes > 0 { batch } else { 0 } {
+                add(Phase::Offline, Role::CryptoProducer.name(), server.name(), bytes);
             }
         }
         let ring = |elements: u32| crate::pack::packed_len(elements as usize * batch, self.numbers().ring_bits);
@@ -217,7 +230,10 @@ impl Plan {
                     shape: layer.shape.clone(),
                     rounds: levels.len() as u32,
                     online_bytes: online.sum(),
-                    offline_bytes: own.iter().map(|placed| (self.material_bytes(placed) * batch) as u64).sum(),
+                    offline_bytes: [Role::Server0, Role::Server1]
+                        .into_iter()
+                        .flat_map(|to| own.iter().map(move |placed| (self.material_bytes(placed, to) * batch) as u64))
+                        .sum(),
                     bound_bits: layer.bound.bits,
                     bound: layer.bound.limit(),
                     error_bound: layer.error,
@@ -271,12 +287,12 @@ impl Plan {
         }
         let weights: u64 =
             self.variables.iter().map(|v| u64::from(v.elements) * lane * if v.masked { 2 } else { 1 }).sum();
-        let material = self.unit_bytes() as u64 * batch as u64;
+        let material = |to| self.unit_bytes(to) as u64 * batch as u64;
         let [server, producer] = peak;
         vec![
-            (Role::Server0, server + weights),
-            (Role::Server1, server + weights + material),
-            (Role::CryptoProducer, producer + weights + material),
+            (Role::Server0, server + weights + material(Role::Server0)),
+            (Role::Server1, server + weights + material(Role::Server1)),
+            (Role::CryptoProducer, producer + weights + material(Role::Server1)),
         ]
     }
 }

@@ -6,7 +6,9 @@
 
 use alloc::vec::Vec;
 
+use crate::compare::hash::HashKind;
 use crate::error::PlanError;
+use crate::gates::compare_dpf;
 use crate::gates::compare_table::{self, MaskedBit};
 use crate::gates::local::{combine, concat, constant, gather};
 use crate::gates::mask::mask;
@@ -23,6 +25,11 @@ pub(super) type Bit = fn(&mut Builder, Masked, u32) -> MaskedBit;
 /// `table`: comparisons by dealt tables.
 pub(super) fn table(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value) -> Result<Value, PlanError> {
     nonlinear(l, id, node, x, compare_table::bit)
+}
+
+/// `fss`: comparisons by function secret sharing.
+pub(super) fn fss(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value) -> Result<Value, PlanError> {
+    nonlinear(l, id, node, x, |b, z, position| compare_dpf::bit(b, z, position, HashKind::Aes))
 }
 
 fn nonlinear(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value, bit: Bit) -> Result<Value, PlanError> {

@@ -23,21 +23,24 @@ pub enum Protocol {
     /// SecureNN (Wagh, Gupta, Chandran 2018), corrected: exact comparisons, the crypto producer takes part online.
     #[default]
     SecureNn,
+    /// Masked wires with function secret sharing: the crypto producer offline, exact comparisons, fewest bytes online.
+    Fss,
     /// Masked wires with dealt look-up tables: the crypto producer offline, exact comparisons, fewest bytes in all.
     Table,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: &'static [Protocol] = &[Protocol::Pond, Protocol::SecureNn, Protocol::Table];
+    pub const ALL: &'static [Protocol] = &[Protocol::Pond, Protocol::SecureNn, Protocol::Fss, Protocol::Table];
     /// The names of those that can compare.
-    pub(crate) const WITH_COMPARISONS: &'static str = "securenn, table";
+    pub(crate) const WITH_COMPARISONS: &'static str = "securenn, fss, table";
 
     /// The name by which command line, configuration and clients call it.
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Pond => "pond",
             Protocol::SecureNn => "securenn",
+            Protocol::Fss => "fss",
             Protocol::Table => "table",
         }
     }
@@ -56,6 +59,7 @@ impl Protocol {
         match self {
             Protocol::Pond => pond::nonlinear,
             Protocol::SecureNn => securenn::nonlinear,
+            Protocol::Fss => masked::fss,
             Protocol::Table => masked::table,
         }
     }

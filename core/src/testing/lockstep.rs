@@ -113,7 +113,8 @@ impl<'a, L: Lane> Run<'a, L> {
         // Material is dealt, inputs are sent.
         let masks = draw_masks(&at(Role::CryptoProducer, 0..0), weights::B).unwrap();
         let mut dealing = Producer::new(at(Role::CryptoProducer, units.clone()), Arc::clone(&masks));
-        let material = crate::deal::deal(&mut dealing).unwrap();
+        let words = crate::deal::deal(&mut dealing, Role::Server0).unwrap();
+        let material = crate::deal::deal(&mut dealing, Role::Server1).unwrap();
         let spec = ClientSpec::new(program, &plan);
         let rows: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         let handed = [Role::Server0, Role::Server1].map(|role| binding(role).input_masks(units.clone()).unwrap());
@@ -122,9 +123,9 @@ impl<'a, L: Lane> Run<'a, L> {
             sent.server0.iter().zip(&plan.inputs).map(|(b, p)| input_share::<S0, L>(ring, p, batch, b).unwrap());
         let given1 =
             sent.server1.iter().zip(&plan.inputs).map(|(b, p)| input_share::<S1, L>(ring, p, batch, b).unwrap());
-        let offline: usize = material.iter().map(Vec::len).sum();
+        let offline: usize = words.iter().chain(&material).map(Vec::len).sum();
 
-        let server0 = Server::new(at(Role::Server0, units.clone()), variables0, given0.collect(), vec![]).unwrap();
+        let server0 = Server::new(at(Role::Server0, units.clone()), variables0, given0.collect(), words).unwrap();
         let server1 = Server::new(at(Role::Server1, units.clone()), variables1, given1.collect(), material).unwrap();
         let producer = Producer::new(at(Role::CryptoProducer, units), masks);
         let mut server0 = Driver::new(Keep(server0), Arc::clone(&plan), Stage::Query, batch);
@@ -736,6 +737,16 @@ mod random {
     #[test]
     fn pond_computes_random_programs_in_32_bits() {
         run(Protocol::Pond, Numbers { ring_bits: 32, fraction_bits: 8 });
+    }
+
+    #[test]
+    fn fss_computes_random_programs_in_64_bits() {
+        run(Protocol::Fss, Numbers::default());
+    }
+
+    #[test]
+    fn fss_computes_random_programs_in_32_bits() {
+        run(Protocol::Fss, Numbers { ring_bits: 32, fraction_bits: 8 });
     }
 
     #[test]

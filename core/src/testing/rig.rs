@@ -142,10 +142,12 @@ impl Rig {
 
         let masks = draw_masks(&self.at(tape, version), weights::B).unwrap();
         let mut dealing = Producer::new(self.at(tape, version), Arc::clone(&masks));
-        let material = crate::deal::deal(&mut dealing).unwrap();
+        let words = crate::deal::deal(&mut dealing, Role::Server0).unwrap();
+        let material = crate::deal::deal(&mut dealing, Role::Server1).unwrap();
+        views[0].extend(words.iter().flatten().map(|byte| u64::from(*byte)));
         views[1].extend(material.iter().flatten().map(|byte| u64::from(*byte)));
         let [variables0, variables1] = variables;
-        let mut server0 = Server::<S0, u32, Tape>::new(self.at(tape, version), variables0, vec![], vec![]).unwrap();
+        let mut server0 = Server::<S0, u32, Tape>::new(self.at(tape, version), variables0, vec![], words).unwrap();
         let mut server1 = Server::<S1, u32, Tape>::new(self.at(tape, version), variables1, vec![], material).unwrap();
         let mut producer = Producer::new(self.at(tape, version), masks);
         for (wire, [first, second]) in given.words {
