@@ -1,9 +1,11 @@
 //! A client of both servers, over their WebSockets.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use selkie::client::message::{Code, MAX_MESSAGE, Refusal, SUBPROTOCOL};
+use selkie::client::message::{Code, MAX_MESSAGE, Refusal, SUBPROTOCOL, Session};
 use selkie::client::{Answer, Prediction, Progress};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -15,6 +17,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::config::Cluster;
 use crate::exit::{Exit, Failure};
+use crate::identity::Identity;
 use crate::link::{HttpStream, dial_client};
 use crate::node::fresh;
 use selkie::Role;
@@ -54,9 +57,42 @@ struct Server {
     heard: tokio::time::Instant,
 }
 
+/// Players' private keys, by the players' names.
+pub type Keys = BTreeMap<String, Identity>;
+
 /// A connection to both servers.
 pub struct Client {
     servers: [Server; 2],
+    keys: Arc<Keys>,
+}
+
+/// What a client asks, and for whom.
+#[derive(Clone, Default)]
+pub struct Question<'a> {
+    /// The deployed model's name.
+    pub model: &'a str,
+    /// The inputs of those for whom the client acts, in the program's order: `batch` samples of each.
+    pub inputs: Vec<Vec<f32>>,
+    /// Samples.
+    pub batch: usize,
+    /// For whom the client acts; `None`: for all of the program's players.
+    pub players: Option<Vec<String>>,
+    /// The query's name, if other clients take part in it; `None`: a fresh one.
+    pub session: Option<Session>,
+}
+
+impl std::fmt::Debug for Question<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Question({}, {:?}, inputs hidden)", self.model, self.players)
+    }
+}
+
+/// A fresh name for a query in which several clients take part: one of them draws it and tells the others.
+///
+/// # Errors
+/// The operating system gives no randomness.
+pub fn fresh_session() -> Result<Session, Failure> {
+    fresh().map_err(Failure::other)
 }
 
 impl std::fmt::Debug for Client {
@@ -86,17 +122,41 @@ impl Client {
     pub async fn connect(cluster: &Cluster) -> Result<Self, Failure> {
         let (zero, one) =
             tokio::join!(Server::connect(cluster, Role::Server0), Server::connect(cluster, Role::Server1));
-        Ok(Self { servers: [zero?, one?] })
+        Ok(Self { servers: [zero?, one?], keys: Arc::default() })
     }
 
-    /// One query: `batch` samples of the model's one input.
+    /// Proves with these keys who the players are for whom it acts.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        self.keys = Arc::new(keys);
+        self
+    }
+
+    /// One query: `batch` samples of the model's one input, for all of its players.
     ///
     /// # Errors
     /// The servers refuse, a party fails, or the samples do not fit the model.
     pub async fn predict(&mut self, model: &str, samples: Vec<f32>, batch: usize) -> Result<Answer, Failure> {
-        let session = fresh().map_err(Failure::other)?;
+        self.ask(Question { model, inputs: vec![samples], batch, ..Question::default() }).await
+    }
+
+    /// One query, which begins when clients have asked it for all players.
+    ///
+    /// # Errors
+    /// The servers refuse, a party fails, the inputs do not fit the model, or a player is missing.
+    pub async fn ask(&mut self, question: Question<'_>) -> Result<Answer, Failure> {
+        let Question { model, inputs, batch, players, session } = question;
+        let session = session.map_or_else(fresh_session, Ok)?;
         let seed = fresh().map_err(Failure::other)?;
-        let mut prediction = Prediction::new(session, model, None, vec![samples], batch, seed);
+        let mut prediction = Prediction::new(session, model, None, inputs, batch, seed);
+        if let Some(players) = players {
+            prediction = prediction.playing(players);
+        }
+        if !self.keys.is_empty() {
+            let keys = self.keys.clone();
+            prediction = prediction
+                .signed_by(Box::new(move |player, message| keys.get(player).map(|identity| identity.sign(message))));
+        }
         let now = tokio::time::Instant::now();
         self.servers.iter_mut().for_each(|server| server.heard = now);
         let mut ticks = tokio::time::interval_at(now + PING, PING);

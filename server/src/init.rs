@@ -36,7 +36,7 @@ pub struct InitArgs {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct What {
-    /// Make one key: server0, server1, crypto-producer or deployer
+    /// Make one key: server0, server1, crypto-producer, deployer or player
     #[arg(long)]
     role: Option<KeyRole>,
     /// Make all three parties' keys, a deployer's, and a cluster.toml for this machine alone
@@ -53,6 +53,7 @@ enum KeyRole {
     Server1,
     CryptoProducer,
     Deployer,
+    Player,
 }
 
 impl KeyRole {
@@ -62,6 +63,7 @@ impl KeyRole {
             Self::Server1 => Role::Server1.name(),
             Self::CryptoProducer => Role::CryptoProducer.name(),
             Self::Deployer => "deployer",
+            Self::Player => "player",
         }
     }
 }
@@ -95,6 +97,7 @@ fn one_key(role: KeyRole, args: &InitArgs) -> Result<(serde_json::Value, String)
     let key = identity.public();
     let line = match role {
         KeyRole::Deployer => format!("[deployers]\nowner = \"{key}\""),
+        KeyRole::Player => format!("[players]\nNAME = \"{key}\""),
         _ => format!("[{name}]\nkey = \"{key}\""),
     };
     let document = json!({ "schema": 1, "role": name, "key": key.to_string(), "key_file": path });

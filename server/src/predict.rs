@@ -6,9 +6,10 @@ use std::time::Instant;
 use ndarray::{Array2, Axis, s};
 use selkie::client::{Answer, ClientSpec};
 
-use crate::client::Client;
+use crate::client::{Client, Keys};
 use crate::config::Cluster;
 use crate::exit::Failure;
+use crate::identity::Identity;
 use crate::model::Normalisation;
 use crate::onnx::{self, Plaintext};
 use crate::tools::evaluate::{classes, fraction_equal, median};
@@ -40,9 +41,17 @@ pub struct Args {
     /// The same model in clear, to compare with.
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
+    /// The private key of a player whom the servers' cluster.toml pins in `[players]`; may be repeated.
+    #[arg(long = "player-key", value_name = "NAME=FILE", value_parser = player_key)]
+    player_keys: Vec<(String, PathBuf)>,
     /// Print one JSON document instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+fn player_key(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("write the player's name, '=', and the file of its private key")?;
+    Ok((name.to_owned(), file.into()))
 }
 
 /// Asks, and reports.
@@ -55,7 +64,9 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let (images, labels) = read(args)?;
     let reference = args.reference.as_deref().map(reference).transpose()?;
 
-    let mut client = Client::connect(&cluster).await?;
+    let keys = args.player_keys.iter().map(|(name, file)| Ok((name.clone(), Identity::load(file)?)));
+    let keys = keys.collect::<Result<Keys, Failure>>()?;
+    let mut client = Client::connect(&cluster).await?.with_keys(keys);
     let bar = progress_bar(images.nrows(), "asking on shares");
     let (mut answers, mut milliseconds) = (Vec::new(), Vec::new());
     for chunk in images.axis_chunks_iter(Axis(0), args.batch) {

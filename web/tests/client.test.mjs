@@ -48,7 +48,7 @@ class StandIn {
 
   static usual = {
     list: (socket, session) => socket.send(bytes(0, session, 1, text("net"), text("securenn"), [1, 3], [1, 2])),
-    describe: (socket, session) => socket.send(bytes(1, session, SPEC)),
+    describe: (socket, session) => socket.send(bytes(1, session, SPEC, new Uint8Array(32))),
     ask: () => {},
     part(socket, session, index) {
       socket.send(bytes(2, session, 0, 16, OUTPUTS[index]));
@@ -80,7 +80,7 @@ after(() => {
 
 test("it lists, splits, joins and predicts", async () => {
   const client = await open();
-  assert.equal(servers[0].protocol, "selkie.client.1");
+  assert.equal(servers[0].protocol, "selkie.client.2");
   assert.deepEqual(await client.models(), [{ name: "net", protocol: "securenn", inputShape: [3], outputShape: [2] }]);
   const [one, two] = [await client.split("net", input), await client.split("net", input)];
   assert.notDeepEqual(one, two);

@@ -12,16 +12,38 @@ use crate::client::ClientSpec;
 use crate::error::{Blame, Culprit};
 
 /// The version of these messages.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The largest message.
 pub const MAX_MESSAGE: usize = 65_536;
 /// The largest piece of inputs or outputs in one message.
 pub const MAX_PART: usize = MAX_MESSAGE - 256;
 /// The WebSocket subprotocol.
-pub const SUBPROTOCOL: &str = "selkie.client.1";
+pub const SUBPROTOCOL: &str = "selkie.client.2";
 
-/// A conversation's name: 128 random bits that the client chooses, the same for both servers.
+/// A conversation's name: 128 random bits that the client chooses, the same for both servers; and the same for all clients
+/// that take part in one query, each for other players.
 pub type Session = [u8; 16];
+
+/// Fresh random bytes from a server, over which a player whose key is pinned signs, once.
+pub type Challenge = [u8; 32];
+
+/// Somebody for whom a client acts in a query: feeds its inputs and receives its outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Playing {
+    /// The player, as the program names it.
+    pub player: String,
+    /// The 64 bytes of its Ed25519 signature of [`proof`]; none, if the client holds no key of the player's.
+    pub signature: Option<Vec<u8>>,
+}
+
+/// What a player signs to prove to one server that it takes part in one query. The signature is good for nothing else: not
+/// at the other server, nor in another query, nor for another player.
+pub fn proof(server: Role, challenge: &Challenge, session: &Session, plan: &[u8; 32], player: &str) -> Vec<u8> {
+    // All parts but the last have lengths of their own, so that no two proofs have the same bytes.
+    let parts: [&[u8]; 7] =
+        [b"selkie player 2\0", server.name().as_bytes(), b"\0", challenge, session, plan, player.as_bytes()];
+    parts.concat()
+}
 
 /// A client to a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +64,7 @@ pub enum Request {
         /// The protocol, if it matters and several are deployed.
         protocol: Option<String>,
     },
-    /// A query; its inputs follow as parts.
+    /// A query, or another client's joining it; the inputs of those for whom the client acts follow as parts.
     Ask {
         /// The conversation.
         session: Session,
@@ -52,6 +74,8 @@ pub enum Request {
         plan: [u8; 32],
         /// Samples.
         batch: u32,
+        /// For whom the client acts: at least one of the program's players, each once.
+        players: Vec<Playing>,
     },
     /// A piece of the inputs' shares.
     Part {
@@ -168,8 +192,10 @@ pub enum Reply {
         session: Session,
         /// The same from both servers.
         spec: ClientSpec,
+        /// For the [`Ask`](Request::Ask) that follows.
+        challenge: Challenge,
     },
-    /// A piece of this server's shares of the outputs.
+    /// A piece of this server's shares of the outputs that are granted to those for whom the client acts.
     Part {
         /// The conversation.
         session: Session,

@@ -13,7 +13,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayViewD};
-pub use prediction::{Answer, Prediction, Progress};
+pub use prediction::{Answer, Prediction, Progress, Signer};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
@@ -157,15 +157,32 @@ impl ClientSpec {
         };
         let numbers = (8..=64).contains(&self.numbers.ring_bits) && self.numbers.fraction_bits < self.numbers.ring_bits;
         let fractions = self.outputs.iter().all(|output| output.fraction_bits <= self.numbers.ring_bits);
-        if numbers
-            && fractions
-            && !self.inputs.is_empty()
-            && self.inputs.len() + self.outputs.len() <= 4096
-            && sizes.into_iter().all(sane)
-        {
+        if numbers && fractions && self.inputs.len() + self.outputs.len() <= 4096 && sizes.into_iter().all(sane) {
             Ok(())
         } else {
             Err(Blame::you("a specification that no program has"))
+        }
+    }
+
+    /// Everybody who feeds an input or receives an output, each once, in the program's order: a query needs them all.
+    pub fn players(&self) -> Vec<&str> {
+        let all = self.inputs.iter().map(|input| &input.player).chain(self.outputs.iter().map(|output| &output.player));
+        let mut players: Vec<&str> = vec![];
+        for player in all {
+            if !players.contains(&player.as_str()) {
+                players.push(player);
+            }
+        }
+        players
+    }
+
+    /// The part that concerns some of the players: the inputs that they feed and the outputs that they are granted.
+    pub fn of_players(&self, players: &[impl AsRef<str>]) -> Self {
+        let among = |player: &String| players.iter().any(|one| one.as_ref() == player);
+        Self {
+            inputs: self.inputs.iter().filter(|input| among(&input.player)).cloned().collect(),
+            outputs: self.outputs.iter().filter(|output| among(&output.player)).cloned().collect(),
+            ..self.clone()
         }
     }
 
@@ -436,5 +453,61 @@ impl ClientSpec {
             outputs.push(a.zip(b).map(|(a, b)| decode(ring, output.fraction_bits, ring.add(a, b)) as f32).collect());
         }
         Ok(outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
+    use super::*;
+    use crate::Role;
+    use crate::client::message::proof;
+    use crate::graph::{Bounds, Graph};
+
+    /// Two owners' rows, one output for each of them and one for a third player.
+    fn three_players() -> ClientSpec {
+        let graph = Graph::new();
+        let a = graph.private_input("a", "x", &[2], [-1.0, 1.0]).unwrap();
+        let b = graph.private_input("b", "y", &[3], [-1.0, 1.0]).unwrap();
+        let w = graph.private_variable("o", "w", &[3, 5]).unwrap();
+        graph.output("b", &a).unwrap();
+        graph.output("c", &b.matmul(&w).unwrap()).unwrap();
+        graph.output("a", &b).unwrap();
+        let program = graph.compile(Numbers::default(), Bounds::Declared(8)).unwrap();
+        ClientSpec::new(&program, &Plan::new(&program, crate::Protocol::default()).unwrap())
+    }
+
+    #[test]
+    fn a_player_sees_its_own_part_and_the_parts_make_the_whole() {
+        let spec = three_players();
+        assert_eq!(spec.players(), ["a", "b", "c"]);
+        assert_eq!(spec.of_players(&spec.players()), spec);
+        let parts: Vec<_> = spec.players().iter().map(|player| spec.of_players(&[player])).collect();
+        let bytes = |first| parts.iter().map(|part| part.input_bytes(first, 2).unwrap()).sum::<usize>();
+        assert_eq!([bytes(true), bytes(false)], [true, false].map(|first| spec.input_bytes(first, 2).unwrap()));
+        let outputs: Vec<_> =
+            parts.iter().map(|part| part.outputs.iter().map(|o| o.shape[0]).collect::<Vec<_>>()).collect();
+        assert_eq!(outputs, [vec![3], vec![2], vec![5]]);
+        assert_eq!(parts[2].inputs, []);
+        assert_eq!(spec.of_players(&["nobody"]).players(), [""; 0]);
+        for part in &parts {
+            part.check().unwrap();
+            assert_eq!((part.program, part.plan), (spec.program, spec.plan));
+        }
+    }
+
+    #[test]
+    fn proofs_differ_in_whatever_they_are_about() {
+        let all = [
+            proof(Role::Server0, &[0; 32], &[0; 16], &[0; 32], "a"),
+            proof(Role::Server1, &[0; 32], &[0; 16], &[0; 32], "a"),
+            proof(Role::Server0, &[1; 32], &[0; 16], &[0; 32], "a"),
+            proof(Role::Server0, &[0; 32], &[1; 16], &[0; 32], "a"),
+            proof(Role::Server0, &[0; 32], &[0; 16], &[1; 32], "a"),
+            proof(Role::Server0, &[0; 32], &[0; 16], &[0; 32], "b"),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert!(!all[..i].contains(one), "{i}");
+        }
     }
 }

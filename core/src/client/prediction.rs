@@ -1,25 +1,28 @@
 //! One prediction: describe, ask, collect. A machine without sockets.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::Role;
-use crate::client::message::{Code, MAX_PART, Refusal, Reply, Request, Session, Stats, VERSION};
+use crate::client::message::{
+    Challenge, Code, MAX_PART, Playing, Refusal, Reply, Request, Session, Stats, VERSION, proof,
+};
 use crate::client::{ClientSpec, SEED_BYTES};
 use crate::error::Blame;
 
 /// What came of a prediction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// One vector of values for each output.
+    /// One vector of values for each output that is granted to those for whom the client acts.
     pub outputs: Vec<Vec<f32>>,
     /// What server0 and server1 measured.
     pub stats: [Stats; 2],
     /// Payload sent and received by this client.
     pub client_bytes: u64,
-    /// What was run.
+    /// What was run, as far as it concerns those for whom the client acts.
     pub spec: ClientSpec,
 }
 
@@ -51,11 +54,14 @@ pub enum Progress {
     /// Send what [`Prediction::poll`] gives, and feed what comes.
     Going,
     /// Here is the answer.
-    Done(alloc::boxed::Box<Answer>),
+    Done(Box<Answer>),
 }
 
+/// Signs a message with a player's key; `None`: there is no key of that player's here.
+pub type Signer = Box<dyn Fn(&str, &[u8]) -> Option<[u8; 64]> + Send>;
+
 enum State {
-    Describing([Option<ClientSpec>; 2]),
+    Describing([Option<(ClientSpec, Challenge)>; 2]),
     Collecting { spec: ClientSpec, servers: [Collected; 2] },
     Over,
 }
@@ -74,6 +80,9 @@ pub struct Prediction {
     inputs: Vec<Vec<f32>>,
     batch: usize,
     seed: [u8; SEED_BYTES],
+    /// For whom it acts; `None`: for all of the program's players.
+    players: Option<Vec<String>>,
+    signer: Option<Signer>,
     state: State,
     outbox: VecDeque<(Role, Vec<u8>)>,
     client_bytes: u64,
@@ -93,8 +102,8 @@ impl Drop for Prediction {
 }
 
 impl Prediction {
-    /// Asks `model` about `batch` samples. `session` and `seed` are fresh random bytes; `protocol` picks among the
-    /// deployed ones.
+    /// Asks `model` about `batch` samples, acting for all of its players. `session` and `seed` are fresh random bytes;
+    /// `protocol` picks among the deployed ones.
     pub fn new(
         session: Session,
         model: &str,
@@ -112,10 +121,25 @@ impl Prediction {
             inputs,
             batch,
             seed,
+            players: None,
+            signer: None,
             state: State::Describing([None, None]),
             outbox: [(Role::Server0, bytes.clone()), (Role::Server1, bytes)].into(),
             client_bytes: 0,
         }
+    }
+
+    /// Acts for these players alone, before anything was handled: `inputs` are theirs, in the program's order. The query
+    /// begins when other clients have joined it for all others, with the same session.
+    pub fn playing(mut self, players: Vec<String>) -> Self {
+        self.players = Some(players);
+        self
+    }
+
+    /// Proves with this signer who the players are.
+    pub fn signed_by(mut self, signer: Signer) -> Self {
+        self.signer = Some(signer);
+        self
     }
 
     /// The next message to send, and to which server.
@@ -149,16 +173,18 @@ impl Prediction {
         let unexpected = || Refusal::from(Blame::party(from, "an answer that was not asked for"));
         match (&mut self.state, reply) {
             (_, Reply::Refused { refusal, .. }) => Err(refusal),
-            (State::Describing(specs), Reply::Spec { spec, .. }) => {
+            (State::Describing(specs), Reply::Spec { spec, challenge, .. }) => {
                 spec.check()?;
                 let place = specs.get_mut(index).filter(|place| place.is_none()).ok_or_else(unexpected)?;
-                *place = Some(spec);
-                let [Some(first), Some(second)] = specs else { return Ok(Progress::Going) };
+                *place = Some((spec, challenge));
+                let [Some((first, challenge0)), Some((second, challenge1))] = specs else {
+                    return Ok(Progress::Going);
+                };
                 if first != second {
                     return Err(disagreement(&self.model, first, second));
                 }
-                let spec = first.clone();
-                self.ask(spec)?;
+                let (spec, challenges) = (first.clone(), [*challenge0, *challenge1]);
+                self.ask(spec, challenges)?;
                 Ok(Progress::Going)
             }
             (State::Collecting { spec, servers }, Reply::Part { index: part, bytes, .. }) => {
@@ -191,19 +217,32 @@ impl Prediction {
                     spec: spec.clone(),
                 };
                 self.state = State::Over;
-                Ok(Progress::Done(alloc::boxed::Box::new(answer)))
+                Ok(Progress::Done(Box::new(answer)))
             }
             _ => Err(unexpected()),
         }
     }
 
-    fn ask(&mut self, spec: ClientSpec) -> Result<(), Refusal> {
+    fn ask(&mut self, whole: ClientSpec, challenges: [Challenge; 2]) -> Result<(), Refusal> {
+        let players = match &self.players {
+            Some(players) => players.clone(),
+            None => whole.players().into_iter().map(String::from).collect(),
+        };
+        let spec = whole.of_players(&players);
         let inputs: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
         let shared = spec.share(&inputs, self.batch, self.seed)?;
         let session = self.session;
         let batch = u32::try_from(self.batch).map_err(|_| Blame::you("too many samples"))?;
-        for (role, shares) in [(Role::Server0, &shared.server0), (Role::Server1, &shared.server1)] {
-            let ask = Request::Ask { session, model: self.model.clone(), plan: spec.plan, batch };
+        for ((role, challenge), shares) in
+            [Role::Server0, Role::Server1].into_iter().zip(&challenges).zip([&shared.server0, &shared.server1])
+        {
+            let play = |player: &String| {
+                let signed = proof(role, challenge, &session, &spec.plan, player);
+                let signature = self.signer.as_ref().and_then(|sign| sign(player, &signed));
+                Playing { player: player.clone(), signature: signature.map(|bytes| bytes.to_vec()) }
+            };
+            let players = players.iter().map(play).collect();
+            let ask = Request::Ask { session, model: self.model.clone(), plan: spec.plan, batch, players };
             self.outbox.push_back((role, ask.encode()));
             let all = shares.concat();
             self.client_bytes += all.len() as u64;

@@ -24,6 +24,8 @@ use selkie::Role;
 
 /// No honest `cluster.toml` comes near this many bytes.
 const FILE_LIMIT: u64 = 1 << 20;
+/// As programs have it.
+const LONGEST_PLAYER: usize = 128;
 
 /// Everything in `cluster.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,6 +40,9 @@ pub struct Cluster {
     /// Who may deploy models: a name for people to read, and a public key.
     #[serde(default)]
     pub deployers: BTreeMap<String, PartyKey>,
+    /// The players who must prove a key before they feed an input or receive an output; all others anyone may play.
+    #[serde(default)]
+    pub players: BTreeMap<String, PartyKey>,
     /// What a party allows its peers and clients to use.
     #[serde(default)]
     pub limits: Limits,
@@ -264,7 +269,17 @@ impl Cluster {
                     format!("this is the key of {role}: a deployer needs a key of its own"),
                 ));
             }
+            if let Some((name, _)) = self.players.iter().find(|(_, pinned)| **pinned == party.key) {
+                return Err(wrong(
+                    "players",
+                    name,
+                    format!("this is the key of {role}: a player needs a key of its own"),
+                ));
+            }
             self.check_clients(role, &wrong)?;
+        }
+        if let Some(name) = self.players.keys().find(|name| name.is_empty() || name.len() > LONGEST_PLAYER) {
+            return Err(wrong("players", name, format!("a player's name has 1 to {LONGEST_PLAYER} bytes")));
         }
         self.limits.check().map_err(|(key, message)| wrong("limits", key, message))
     }

@@ -61,6 +61,12 @@ state = \"state/{role}\"
 # Who may deploy models: a name of your choice, and a public key.
 owner = \"{deployer}\"
 
+[players]
+# Programs say which player feeds each input and receives each output. Whoever acts for one of those listed here must prove
+# its key to both servers; one that is not listed anybody may play: that is what a browser does.
+# hospital-a = \"<what `selkie init --role player` prints>\"
+model-trainer = \"{deployer}\"
+
 [limits]
 # What one session may have on its way between two parties, unread, in bytes.
 window_bytes = {}

@@ -39,6 +39,29 @@ fn the_sample_is_a_configuration_with_the_defaults() {
 }
 
 #[test]
+fn players_are_pinned_by_name_or_open() {
+    let keys = keys();
+    let good = text(&keys);
+    assert_eq!(parse(&good).unwrap().players.get("model-trainer"), Some(&keys[3].public()));
+    assert_eq!(parse(&good).unwrap().players.get("prediction-client"), None);
+    let with = |line: &str| parse(&good.replacen("[players]", &format!("[players]\n{line}"), 1));
+    let hospital = Identity::generate().unwrap().public();
+    let cluster = with(&format!("hospital-a = \"{hospital}\"")).unwrap();
+    assert_eq!(cluster.players.get("hospital-a"), Some(&hospital));
+    for (line, wants) in [
+        (format!("hospital-a = \"{}\"", keys[1].public()), ["`players.hospital-a`", "key of server1"]),
+        ("hospital-a = \"x\"".to_owned(), ["`players.hospital-a`", "64 hexadecimal digits"]),
+        (format!("{} = \"{hospital}\"", "a".repeat(129)), ["`players.", "1 to 128 bytes"]),
+    ] {
+        let error = with(&line).unwrap_err().to_string();
+        assert!(wants.iter().all(|want| error.contains(want)), "{error}");
+    }
+    // The section is not needed.
+    let without = good.split("[players]").next().unwrap();
+    assert!(parse(without).unwrap().players.is_empty());
+}
+
+#[test]
 fn errors_name_the_file_the_line_the_key_and_the_remedy() {
     for (from, to, wants) in [
         ("address = \"127.0.0.1:7001\"", "address = \"127.0.0.1\"", vec!["`server1.address`", "host:port"]),

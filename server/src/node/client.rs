@@ -1,11 +1,13 @@
 //! A client's WebSocket: conversations side by side, each with an id that the client chose.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use selkie::client::message::{Deployed, MAX_MESSAGE, MAX_PART, Refusal, Reply, Request, Session, Stats, VERSION};
+use selkie::client::message::{
+    Challenge, Deployed, MAX_MESSAGE, MAX_PART, Playing, Refusal, Reply, Request, Session, Stats, VERSION, proof,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -13,12 +15,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
+use crate::identity::PartyKey;
 use crate::store::Model;
 use selkie::Role;
 
-use super::session::{self, Query};
-use super::{Claim, Node, refusal};
+use super::gathering::{Seat, sit};
+use super::{Node, fresh, refusal, session};
 
 /// Replies that wait for a slow client.
 const BACKLOG: usize = 16;
@@ -34,20 +38,20 @@ pub(crate) fn socket_config() -> WebSocketConfig {
 
 /// A query whose inputs are still coming.
 struct Collecting {
-    model: Arc<Model>,
+    seat: Seat,
     batch: usize,
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     expected: usize,
     parts: u32,
     last: Instant,
-    claim: Claim,
-    permit: tokio::sync::OwnedSemaphorePermit,
 }
 
 /// One client.
 struct Client {
     node: Arc<Node>,
     collecting: HashMap<Session, Collecting>,
+    /// What players may sign over, each once; the oldest one goes when there are more than queries.
+    challenges: VecDeque<(Session, Challenge)>,
     replies: mpsc::Sender<Reply>,
     /// Cancelled when the client is gone: its sessions end.
     gone: CancellationToken,
@@ -64,7 +68,8 @@ where
     let gone = node.stop.child_token();
     let _leaving = gone.clone().drop_guard();
     let running = Arc::new(tokio::sync::Semaphore::new(node.cluster.limits.sessions_per_peer));
-    let mut client = Client { node, collecting: HashMap::new(), replies, gone: gone.clone(), running };
+    let (collecting, challenges) = (HashMap::new(), VecDeque::new());
+    let mut client = Client { node, collecting, challenges, replies, gone: gone.clone(), running };
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut heard, mut pinged) = (Instant::now(), Instant::now());
@@ -151,9 +156,12 @@ impl Client {
             }
             Request::Describe { version, session, model, protocol } => {
                 let spec = self.describe(version, &model, protocol.as_deref())?.spec.clone();
-                self.reply(Reply::Spec { session, spec }).await;
+                let challenge = self.challenge(session)?;
+                self.reply(Reply::Spec { session, spec, challenge }).await;
             }
-            Request::Ask { session, model, plan, batch } => self.ask(session, &model, plan, batch as usize)?,
+            Request::Ask { session, model, plan, batch, players } => {
+                self.ask(session, &model, plan, batch as usize, &players)?;
+            }
             Request::Part { session, index, bytes } => self.part(session, index, &bytes)?,
         }
         Ok(())
@@ -191,33 +199,99 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, session: Session, name: &str, plan: [u8; 32], batch: usize) -> Result<(), Refusal> {
+    /// Fresh bytes for the proofs of a query.
+    fn challenge(&mut self, session: Session) -> Result<Challenge, Refusal> {
+        let challenge = fresh().map_err(refusal::bug)?;
+        self.challenges.retain(|(of, _)| *of != session);
+        if self.challenges.len() >= self.node.cluster.limits.sessions_per_peer {
+            self.challenges.pop_front();
+        }
+        self.challenges.push_back((session, challenge));
+        Ok(challenge)
+    }
+
+    /// The players for whom the client may act, of those for whom it wants to.
+    fn cast(&mut self, session: Session, model: &Model, playing: &[Playing]) -> Result<Vec<String>, Refusal> {
+        // Whatever comes of it, nothing else may be signed over it.
+        let place = self.challenges.iter().position(|(of, _)| *of == session);
+        let challenge = place.and_then(|place| self.challenges.remove(place)).map(|(_, challenge)| challenge);
+        let known = model.spec.players();
+        let mut players: Vec<String> = Vec::new();
+        for Playing { player, signature } in playing {
+            if !known.contains(&player.as_str()) || players.contains(player) {
+                let shown: String = player.chars().take(80).collect();
+                return Err(refusal::usage(format!(
+                    "a query for the player {shown:?}, whom {} does not have or who was named twice; its players are: {}",
+                    model.name,
+                    known.join(", ")
+                )));
+            }
+            let proved = |key: &PartyKey| {
+                let signature = signature.as_ref().and_then(|bytes| <[u8; 64]>::try_from(bytes.as_slice()).ok());
+                challenge.zip(signature).is_some_and(|(challenge, signature)| {
+                    let signed = proof(self.node.role, &challenge, &session, &model.spec.plan, player);
+                    key.verifies(&signed, &signature)
+                })
+            };
+            if let Some(key) = self.node.cluster.players.get(player).filter(|key| !proved(key)) {
+                let how = match (signature, challenge) {
+                    (None, _) => "the client did not sign for it; browsers hold no keys",
+                    (_, None) => "the client did not describe the model first, or signed twice over the same bytes",
+                    _ => "the signature is another key's, or was made for another query",
+                };
+                return Err(refusal::refused(format!(
+                    "the player {player} is pinned to the key {} in the [players] of {}'s cluster.toml, and {how}: ask with that                      player's private key, or have the operators of both servers change [players]",
+                    key.short(),
+                    self.node.role
+                )));
+            }
+            players.push(player.clone());
+        }
+        if players.is_empty() {
+            return Err(refusal::usage(format!(
+                "a query for nobody; the players of {} are: {}",
+                model.name,
+                known.join(", ")
+            )));
+        }
+        Ok(players)
+    }
+
+    fn ask(
+        &mut self,
+        session: Session,
+        name: &str,
+        plan: [u8; 32],
+        batch: usize,
+        playing: &[Playing],
+    ) -> Result<(), Refusal> {
         let model = self.model(name)?;
         if model.spec.plan != plan {
             return Err(refusal::refused(format!("{name} was just deployed anew: ask again")));
         }
         session::check_batch(&self.node, &model, batch)?;
-        let first = self.node.role == Role::Server0;
-        let expected = model.spec.input_bytes(first, batch).unwrap_or(usize::MAX);
+        let players = self.cast(session, &model, playing)?;
+        if self.collecting.len() >= self.node.cluster.limits.sessions_per_peer {
+            return Err(refusal::refused(
+                "this client has limits.sessions_per_peer queries open: wait for their answers",
+            ));
+        }
+        if self.collecting.contains_key(&session) {
+            return Err(refusal::usage("this session id is in use: this client is asking with it already"));
+        }
+        let seat = sit(&self.node, session, &model, batch, players)?;
+        let expected = seat.spec.input_bytes(self.node.role == Role::Server0, batch).unwrap_or(usize::MAX);
         if expected as u64 > self.node.cluster.limits.session_bytes {
             return Err(refusal::usage(format!(
                 "{expected} bytes of input, and limits.session_bytes allows {}: ask for fewer samples at a time",
                 self.node.cluster.limits.session_bytes
             )));
         }
-        if self.collecting.len() >= self.node.cluster.limits.sessions_per_peer {
-            return Err(refusal::refused(
-                "this client has limits.sessions_per_peer queries open: wait for their answers",
-            ));
+        let query = Collecting { seat, batch, bytes: Zeroizing::default(), expected, parts: 0, last: Instant::now() };
+        if expected == 0 {
+            // Whoever feeds nothing has delivered.
+            return self.start(session, query);
         }
-        let permit = self.node.sessions.clone().try_acquire_owned().map_err(|_| {
-            refusal::refused(format!("{} is busy with limits.sessions queries: ask again in a moment", self.node.role))
-        })?;
-        let Some(claim) = self.node.claim(session) else {
-            return Err(refusal::usage("this session id is in use: choose a fresh random one for every query"));
-        };
-        let last = Instant::now();
-        let query = Collecting { model, batch, bytes: Vec::new(), expected, parts: 0, last, claim, permit };
         self.collecting.insert(session, query);
         Ok(())
     }
@@ -248,19 +322,16 @@ impl Client {
 
     /// The input is complete: the query runs beside the connection.
     fn start(&self, session: Session, collected: Collecting) -> Result<(), Refusal> {
-        let Collecting { model, batch, bytes, claim, permit, .. } = collected;
-        let bytes = zeroize::Zeroizing::new(bytes);
+        let Collecting { seat, batch, bytes, .. } = collected;
         let running = self.running.clone().try_acquire_owned().map_err(|_| {
             refusal::refused("this client has limits.sessions_per_peer queries running: wait for their answers")
         })?;
-        let inputs = model.spec.cut_inputs(self.node.role == Role::Server0, batch, &bytes)?;
-        let (node, replies, gone) = (self.node.clone(), self.replies.clone(), self.gone.clone());
+        let inputs = seat.spec.cut_inputs(self.node.role == Role::Server0, batch, &bytes)?;
+        let (replies, gone) = (self.replies.clone(), self.gone.clone());
         self.node.spawn(async move {
-            let _held = (claim, permit, running);
-            let query = Query { session, model, batch, inputs };
-            let answered = session::answer(&node, query, gone).await;
+            let _running = running;
             // Should the client be gone, there is nobody to tell.
-            let _ = match answered {
+            let _ = match seat.play(inputs, gone).await {
                 Ok((output, stats)) => send(&replies, session, &output, stats).await,
                 Err(refusal) => replies.send(Reply::Refused { session, refusal }).await.map_err(drop),
             };

@@ -14,6 +14,7 @@ mod dealing;
 mod deploying;
 mod epoch;
 pub(crate) mod era;
+mod gathering;
 pub(crate) mod hello;
 pub(crate) mod http;
 mod meeting;
@@ -26,7 +27,6 @@ mod threads;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use selkie::client::message::Session;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +39,7 @@ use crate::store::{Model, Store};
 use selkie::Role;
 
 use era::Era;
+use gathering::Gatherings;
 use hello::Hello;
 use meeting::Meeting;
 
@@ -70,8 +71,8 @@ pub(crate) struct Node {
     /// Rings when a model was deployed.
     pub(crate) deployed: Notify,
     pub(crate) era: watch::Sender<Option<Arc<Era>>>,
-    /// The sessions that run here.
-    running: Mutex<HashSet<Session>>,
+    /// The queries that are gathered or run here.
+    pub(crate) gatherings: Gatherings,
     pub(crate) sessions: Arc<Semaphore>,
     /// One deployment at a time.
     pub(crate) deploying: tokio::sync::Mutex<()>,
@@ -107,30 +108,12 @@ impl Node {
         self.era.borrow().clone()
     }
 
-    /// Claims a session id until the guard is dropped; `None`: it is in use.
-    pub(crate) fn claim(self: &Arc<Self>, session: Session) -> Option<Claim> {
-        let fresh = self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(session);
-        fresh.then(|| Claim { node: self.clone(), session })
-    }
-
     /// Runs until it ends or the party stops.
     pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             stop.run_until_cancelled(task).await;
         });
-    }
-}
-
-/// A session id in use.
-pub(crate) struct Claim {
-    node: Arc<Node>,
-    session: Session,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.node.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.session);
     }
 }
 
@@ -170,7 +153,7 @@ impl Service {
             models: Mutex::new(models),
             deployed: Notify::new(),
             era: watch::Sender::new(None),
-            running: Mutex::default(),
+            gatherings: Mutex::default(),
             sessions: Arc::new(Semaphore::new(cluster.limits.sessions)),
             deploying: tokio::sync::Mutex::default(),
             dealing: Arc::new(Semaphore::new((cores / 2).max(1))),

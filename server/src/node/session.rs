@@ -16,6 +16,7 @@ use selkie::plan::{LinkCost, Phase};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::link::Channel;
 use crate::store::Model;
@@ -25,7 +26,7 @@ use super::era::{Era, Ready, capacity};
 use super::hello::{About, Hello, Units, encode};
 use super::pipes::Pipes;
 use super::setup::agreed_era;
-use super::{Node, dealing, hex, refusal};
+use super::{Node, dealing, gathering, hex, refusal};
 
 /// How long a query waits for a party that has just gone to come back.
 const RETURN: Duration = Duration::from_millis(2000);
@@ -59,7 +60,7 @@ pub(crate) struct Query {
     pub(crate) model: Arc<Model>,
     pub(crate) batch: usize,
     /// This server's share of every input.
-    pub(crate) inputs: Vec<Vec<u8>>,
+    pub(crate) inputs: Zeroizing<Vec<Vec<u8>>>,
 }
 
 /// Whether a batch can be asked at all.
@@ -80,7 +81,7 @@ pub(crate) fn check_batch(node: &Node, model: &Model, batch: usize) -> Result<()
     Ok(())
 }
 
-/// The answer to a query, at the server that was asked: its shares of all outputs.
+/// The answer to a query, at the server that was asked: its shares of every output.
 ///
 /// # Errors
 /// Anything; the refusal names who must act.
@@ -88,7 +89,7 @@ pub(crate) async fn answer(
     node: &Arc<Node>,
     query: Query,
     stop: CancellationToken,
-) -> Result<(Vec<u8>, Stats), Refusal> {
+) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
     let start = Instant::now();
     let (session, batch) = (query.session, query.batch);
     let result = match node.role {
@@ -111,7 +112,7 @@ pub(crate) async fn answer(
 }
 
 /// server0's part: picks the units and tells the others.
-async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<u8>, Stats), Refusal> {
+async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
     let (era, ready) = usable(node, &query).await?;
     let link = |to| era.link(to).ok_or_else(|| refusal::bug("an epoch without links"));
     let (one, producer) = (link(Role::Server1)?, link(Role::CryptoProducer)?);
@@ -212,10 +213,16 @@ pub(crate) fn joined(node: &Arc<Node>, session: Session, about: About, units: Un
     bring(node, session, Offer { about, units, channel, own: None });
 }
 
-fn bring(node: &Node, session: Session, offer: Offer) {
-    let late: fn(Offer) = match node.role {
-        Role::Server1 => |offer| offer.refuse(&refusal::refused("the client asked server0 and never server1")),
-        _ => |offer| offer.refuse(&refusal::peer(Role::Server0, "server0 never began this session")),
+fn bring(node: &Arc<Node>, session: Session, offer: Offer) {
+    let at = node.clone();
+    let late = move |offer: Offer| {
+        offer.refuse(&match (at.role, gathering::missing(&at, session)) {
+            (Role::Server1, None) => refusal::refused("the client asked server0 and never server1"),
+            (Role::Server1, Some(players)) => refusal::refused(format!(
+                "all players have delivered to server0, and to server1 these have not: {players}; they must ask again, both servers"
+            )),
+            _ => refusal::peer(Role::Server0, "server0 never began this session"),
+        });
     };
     if let Err(offer) = node.offers.bring(session, offer, OTHER_HALF, late) {
         offer.refuse(&refusal::refused("this session is in use already, or too many wait: ask again"));
@@ -223,7 +230,7 @@ fn bring(node: &Node, session: Session, offer: Offer) {
 }
 
 /// server1's part: waits for server0's word, joins the crypto producer.
-async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<u8>, Stats), Refusal> {
+async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
     let silent = || match node.links.link(Role::Server0) {
         Err(error) => refusal::of_link(&node.cluster, &error),
         Ok(_) => match node.current_era() {
@@ -302,19 +309,18 @@ async fn compute(
     burnt: Burnt,
     channels: Vec<(Role, Channel)>,
     stop: CancellationToken,
-) -> Result<(Vec<u8>, Stats), Refusal> {
+) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
     let cost = ready.model.plan.cost(query.batch);
     tracing::info!(session = %hex(&query.session), batch = query.batch, "begun");
     let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), stop);
     let (session_ready, inputs) = (ready.clone(), query.inputs);
     let (ran, pipes) = pipes
         .run(move || {
-            let inputs = zeroize::Zeroizing::new(inputs);
             let snapshot = session_ready.snapshot.as_ref().ok_or_else(|| refusal::bug("a server without weights"))?;
             Ok(Party::server(&session_ready.binding, snapshot, &inputs, burnt)?)
         })
         .await?;
-    let output = ran.output.ok_or_else(|| refusal::bug("a query without outputs"))?.concat();
+    let output = ran.output.ok_or_else(|| refusal::bug("a query without outputs"))?;
     let (sent, from_producer) = pipes.wire_bytes(Role::CryptoProducer);
     let offline = if node.role == Role::Server1 { (ready.model.plan.unit_bytes() * query.batch) as u64 } else { 0 };
     let stats = Stats {

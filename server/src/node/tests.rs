@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use selkie::Protocol;
-use selkie::client::message::{Code, MAX_PART, Refusal, Reply, Request, SUBPROTOCOL, VERSION};
+use selkie::client::message::{Code, MAX_PART, Playing, Refusal, Reply, Request, SUBPROTOCOL, Session, VERSION};
 use selkie::graph::{Bounds, Graph};
 use selkie::program::{Numbers, Program, Tensor, Weights};
 use tokio::net::TcpStream;
@@ -13,6 +13,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
+
+mod players;
 
 use super::*;
 use crate::client::Client;
@@ -37,6 +39,11 @@ impl Three {
     }
 
     async fn with(from: &str, to: &str) -> Self {
+        Self::changed(&[(from, to)]).await
+    }
+
+    /// Parties whose configuration is changed in some places.
+    async fn changed(changes: &[(&str, &str)]) -> Self {
         let state = tempfile::tempdir().unwrap();
         let identities = [0; 3].map(|_| Identity::generate().unwrap());
         let deployer = Identity::generate().unwrap();
@@ -45,9 +52,11 @@ impl Three {
             address: Address::loopback(ports[i]).to_string(),
             key: identities[i].public().to_string(),
         };
-        let text = sample(&[party(0), party(1), party(2)], &deployer.public().to_string());
-        assert!(text.contains(from));
-        let text = text.replacen(from, to, 1);
+        let mut text = sample(&[party(0), party(1), party(2)], &deployer.public().to_string());
+        for (from, to) in changes {
+            assert!(text.contains(from));
+            text = text.replacen(from, to, 1);
+        }
         let cluster = Arc::new(Cluster::parse(&text, &state.path().join("cluster.toml")).unwrap());
         let mut services = Vec::new();
         for (role, identity) in Role::ALL.into_iter().zip(identities) {
@@ -69,8 +78,11 @@ impl Three {
     }
 
     async fn deploy(&self, name: &str, scale: f32) {
-        let (program, weights) = network(scale);
-        deploy(&self.cluster, &self.deployer, name, &program, &weights, Protocol::default()).await.unwrap();
+        self.deploy_program(name, &network(scale)).await;
+    }
+
+    async fn deploy_program(&self, name: &str, (program, weights): &(Program, Weights)) {
+        deploy(&self.cluster, &self.deployer, name, program, weights, Protocol::default()).await.unwrap();
         self.ready().await;
     }
 
@@ -166,12 +178,14 @@ async fn impolite_clients_disturb_nobody() {
     assert_eq!(refusal(&mut socket).await.code, Code::Usage);
     say(&mut socket, Request::Describe { version: VERSION, session, model: "m".into(), protocol: None }).await;
     let Reply::Spec { spec, .. } = hear(&mut socket).await else { panic!() };
-    let ask = |batch| Request::Ask { session, model: "m".into(), plan: spec.plan, batch };
+    let players = vec![Playing { player: "c".into(), signature: None }];
+    let ask = |batch| Request::Ask { session, model: "m".into(), plan: spec.plan, batch, players: players.clone() };
     for batch in [0, 65, u32::MAX] {
         say(&mut socket, ask(batch)).await;
         assert!(refusal(&mut socket).await.message.contains("at a time"));
     }
-    say(&mut socket, Request::Ask { session, model: "m".into(), plan: [0; 32], batch: 1 }).await;
+    let nobody = Vec::new();
+    say(&mut socket, Request::Ask { session, model: "m".into(), plan: [0; 32], batch: 1, players: nobody }).await;
     assert_eq!(refusal(&mut socket).await.code, Code::Refused);
 
     // The same session twice; parts out of order, empty, or too many.
