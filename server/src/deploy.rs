@@ -15,7 +15,7 @@ use crate::identity::Identity;
 use crate::init::DEPLOYER_KEY_FILE;
 use crate::link::{Channel, Link, LinkError, Me, dial};
 use crate::model::{self, ModelArgs};
-use crate::node::hello::{COMMIT, Hello, Staged, decode, encode};
+use crate::node::hello::{COMMIT, Hello, RETIRE, Staged, decode, encode};
 use crate::node::{fresh, hex, refusal};
 use crate::onnx;
 use crate::store::check_name;
@@ -91,7 +91,23 @@ struct Target {
     role: Role,
     channel: Channel,
     // The link lives as long as the deployment.
-    _link: Link,
+    link: Link,
+}
+
+/// What is deployed.
+pub(crate) struct Offer<'a> {
+    /// The name under which clients ask for it.
+    pub(crate) name: &'a str,
+    /// Unlike that of every other deployment.
+    pub(crate) version: u64,
+    pub(crate) program: &'a Program,
+    pub(crate) weights: &'a Weights,
+    pub(crate) protocol: Protocol,
+}
+
+/// A fresh version.
+pub(crate) fn fresh_version() -> Result<u64, Failure> {
+    Ok(u64::from_le_bytes(fresh().map_err(Failure::other)?))
 }
 
 /// Deploys a program and its weights.
@@ -106,20 +122,58 @@ pub async fn deploy(
     weights: &Weights,
     protocol: Protocol,
 ) -> Result<Deployed, Failure> {
-    let version = u64::from_le_bytes(fresh().map_err(Failure::other)?);
-    deploy_as(cluster, me, name, version, program, weights, protocol).await
+    let version = fresh_version()?;
+    deploy_as(cluster, me, &Offer { name, version, program, weights, protocol }).await
 }
 
 /// The same as a version that was chosen before.
-pub(crate) async fn deploy_as(
+pub(crate) async fn deploy_as(cluster: &Cluster, me: &Me, offer: &Offer<'_>) -> Result<Deployed, Failure> {
+    place(cluster, me, offer, false).await.map(|(deployed, _)| deployed)
+}
+
+/// Deploys a program that lives as long as what this gives, in the three parties' memory.
+pub(crate) async fn hold(cluster: &Cluster, me: &Me, offer: &Offer<'_>) -> Result<Held, Failure> {
+    place(cluster, me, offer, true).await.map(|(_, targets)| Held { targets })
+}
+
+/// An ephemeral program at the three parties. Dropping it ends it there.
+pub(crate) struct Held {
+    targets: Vec<Target>,
+}
+
+impl Held {
+    /// Whether all three parties still have it.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let lost = self.targets.iter().find_map(|target| target.link.death());
+        lost.map_or(Ok(()), |error| {
+            let failure = Failure::from(error);
+            Err(Failure::new(failure.exit, format!("{failure}; the session's program is gone: begin a new session")))
+        })
+    }
+
+    /// Ends it, and hears from all three that it is gone.
+    pub(crate) async fn retire(mut self, cluster: &Cluster) -> Result<(), Failure> {
+        for target in &mut self.targets {
+            target.channel.send(RETIRE.to_vec()).await?;
+            if target.hear(cluster).await? != RETIRE {
+                return Err(Failure::new(
+                    Exit::PeerFailed,
+                    format!("{} did not confirm that it has ended", target.role),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives all three parties a program, and both servers their shares; the links are still there afterwards.
+async fn place(
     cluster: &Cluster,
     me: &Me,
-    name: &str,
-    version: u64,
-    program: &Program,
-    weights: &Weights,
-    protocol: Protocol,
-) -> Result<Deployed, Failure> {
+    offer: &Offer<'_>,
+    ephemeral: bool,
+) -> Result<(Deployed, Vec<Target>), Failure> {
+    let Offer { name, version, program, weights, protocol } = *offer;
     let plan = Plan::new(program, protocol).map_err(Failure::usage)?;
     let seed = fresh().map_err(Failure::other)?;
     let shares = SharedVariables::share(program, &plan, version, weights, seed).map_err(Failure::usage)?;
@@ -142,10 +196,11 @@ pub(crate) async fn deploy_as(
             program_bytes: program_bytes.len() as u64,
             shares_bytes: shares.len() as u64,
             protocol: protocol.name().to_owned(),
+            ephemeral,
         };
         let channel = link.open_channel(encode(&hello))?;
-        let mut target = Target { role, channel, _link: link };
-        let chunk = target._link.frame_limit();
+        let mut target = Target { role, channel, link };
+        let chunk = target.link.frame_limit();
         for frame in program_bytes.chunks(chunk).chain(shares.chunks(chunk)) {
             if target.channel.send(frame.to_vec()).await.is_err() {
                 // Its reason is more telling than that it listens no more.
@@ -184,7 +239,7 @@ pub(crate) async fn deploy_as(
             ));
         }
     }
-    Ok(Deployed { program: ours.program, plan: ours.plan, version })
+    Ok((Deployed { program: ours.program, plan: ours.plan, version }, targets))
 }
 
 /// All links, or an error that names every party that is missing.

@@ -15,6 +15,9 @@ pub mod node;
 pub mod onnx;
 pub mod page;
 pub mod predict;
+pub mod remote;
 pub mod store;
 pub mod tools;
 pub mod train;
+
+pub use remote::Session;

@@ -48,6 +48,8 @@ pub struct Model {
     pub version: u64,
     /// The servers' shares of the weights; the crypto producer has none.
     pub shares: Option<SharedVariables>,
+    /// The deployer who holds it, if it is ephemeral: it goes when that deployer's channel ends, and is never stored.
+    pub held_by: Option<PartyKey>,
 }
 
 impl Model {
@@ -79,7 +81,7 @@ impl Model {
             (None, _) => return Err("its shares are missing".to_owned()),
         }
         let spec = ClientSpec::new(&program, &plan);
-        Ok(Self { name: name.to_owned(), program, plan: Arc::new(plan), spec, version, shares })
+        Ok(Self { name: name.to_owned(), program, plan: Arc::new(plan), spec, version, shares, held_by: None })
     }
 
     /// The protocol that runs it.

@@ -30,6 +30,8 @@ pub struct Limits {
     pub session_seconds: u64,
     /// Samples for which correlated randomness is kept ready, for each model. Default 64.
     pub stock_units: usize,
+    /// Ephemeral programs that one deployer may hold at once. Default 8.
+    pub programs_per_deployer: usize,
     /// Connections open at once, clients and peers together. Default 1024.
     pub connections: usize,
     /// New connections from one IP address in a minute; loopback is exempt. Default 600.
@@ -49,6 +51,7 @@ impl Default for Limits {
             idle_seconds: 30,
             session_seconds: 600,
             stock_units: 64,
+            programs_per_deployer: 8,
             connections: 1024,
             handshakes_per_ip: 600,
             handshake_seconds: 10,
@@ -87,6 +90,7 @@ impl Limits {
             ("idle_seconds", self.idle_seconds),
             ("session_seconds", self.session_seconds),
             ("stock_units", self.stock_units as u64),
+            ("programs_per_deployer", self.programs_per_deployer as u64),
             ("connections", self.connections as u64),
             ("handshakes_per_ip", u64::from(self.handshakes_per_ip)),
             ("handshake_seconds", self.handshake_seconds),

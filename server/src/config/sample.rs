@@ -80,6 +80,8 @@ idle_seconds = {}
 session_seconds = {}
 # Samples for which correlated randomness is kept ready, for each model.
 stock_units = {}
+# Ephemeral programs that one deployer may hold at once: those that live in memory as long as its link.
+programs_per_deployer = {}
 # Connections open at once; new ones from one IP address in a minute (loopback is exempt);
 # how long one may take over its handshakes.
 connections = {}
@@ -93,6 +95,7 @@ handshake_seconds = {}
         limits.idle_seconds,
         limits.session_seconds,
         limits.stock_units,
+        limits.programs_per_deployer,
         limits.connections,
         limits.handshakes_per_ip,
         limits.handshake_seconds,

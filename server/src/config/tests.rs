@@ -35,7 +35,7 @@ fn the_sample_is_a_configuration_with_the_defaults() {
     assert_eq!(cluster.state(Role::Server0).unwrap(), Path::new("etc/state/server0"));
     let every_limit_is_shown =
         text(&keys).lines().skip_while(|l| *l != "[limits]").filter(|l| l.contains(" = ")).count();
-    assert_eq!(every_limit_is_shown, 10);
+    assert_eq!(every_limit_is_shown, 11);
 }
 
 #[test]

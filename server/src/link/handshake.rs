@@ -21,8 +21,8 @@ use super::epoch::{EpochNonce, fresh};
 use super::error::{LinkError, Peer};
 use super::tls;
 
-/// The version of this handshake and of the frames that follow it.
-pub const LINK_VERSION: u16 = 1;
+/// The version of this handshake, of the frames that follow it, and of what parties and deployers say in them.
+pub const LINK_VERSION: u16 = 2;
 
 /// The label under which TLS exports what the signatures are bound to.
 pub(super) const EXPORTER: &[u8] = b"EXPORTER-selkie-link-1";

@@ -151,7 +151,8 @@ impl Client {
                     input: model.spec.inputs.first().map(|input| input.shape.clone()).unwrap_or_default(),
                     output: model.spec.outputs.first().map(|output| output.shape.clone()).unwrap_or_default(),
                 };
-                let models = self.node.models().into_iter().map(deployed).collect();
+                let lasting = |model: &Arc<Model>| model.held_by.is_none();
+                let models = self.node.models().into_iter().filter(lasting).map(deployed).collect();
                 self.reply(Reply::Models { session, models }).await;
             }
             Request::Describe { version, session, model, protocol } => {
@@ -169,7 +170,8 @@ impl Client {
 
     fn model(&self, name: &str) -> Result<Arc<Model>, Refusal> {
         self.node.model(name).ok_or_else(|| {
-            let names: Vec<_> = self.node.models().iter().map(|model| model.name.clone()).collect();
+            let models = self.node.models();
+            let names: Vec<_> = models.iter().filter(|m| m.held_by.is_none()).map(|model| model.name.clone()).collect();
             let shown: String = name.chars().take(80).collect();
             let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             refusal::usage(format!(

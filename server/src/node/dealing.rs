@@ -44,7 +44,7 @@ pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) 
     };
     tokio::select! {
         () = keeping => {}
-        () = era.over.cancelled() => {}
+        () = ready.over.cancelled() => {}
     }
 }
 
@@ -89,7 +89,7 @@ async fn receive(era: &Era, ready: &Ready) -> Result<(), LinkError> {
 }
 
 /// server1's: gives sessions their units, in the order in which they were asked for.
-pub(crate) async fn hand_out(era: Arc<Era>, ready: Arc<Ready>, mut wishes: mpsc::UnboundedReceiver<Wish>) {
+pub(crate) async fn hand_out(ready: Arc<Ready>, mut wishes: mpsc::UnboundedReceiver<Wish>) {
     let handing = async {
         while let Some((units, session)) = wishes.recv().await {
             ready.awaited.store(units.end, Ordering::Release);
@@ -124,7 +124,7 @@ pub(crate) async fn hand_out(era: Arc<Era>, ready: Arc<Ready>, mut wishes: mpsc:
     };
     tokio::select! {
         () = handing => {}
-        () = era.over.cancelled() => {}
+        () = ready.over.cancelled() => {}
     }
 }
 
@@ -153,8 +153,12 @@ async fn dealing(node: &Node, ready: &Arc<Ready>, channel: &mut Channel, limit: 
     // Dealing a unit again, after a broken attempt, gives server1 the same bytes again.
     let mut next = None;
     loop {
-        let want: Want =
-            decode(&channel.recv().await.map_err(lost)?).map_err(|what| refusal::peer(Role::Server1, what))?;
+        let wanted = match channel.recv().await {
+            // server1 needs no more: the model was retired.
+            Err(LinkError::Closed { .. }) => return Ok(()),
+            wanted => wanted.map_err(lost)?,
+        };
+        let want: Want = decode(&wanted).map_err(|what| refusal::peer(Role::Server1, what))?;
         let fits = |units: &Range<u64>| units.start == next.unwrap_or(units.start) && want.count as usize <= MOST;
         let Some(units) = want.range().filter(fits) else {
             let what = format!("server1 wants {} units from unit {} on, after unit {next:?}", want.count, want.first);
@@ -195,9 +199,10 @@ pub(crate) async fn ready_for(node: &Arc<Node>, about: &About) -> Result<(Arc<Er
         let bound = binding.clone();
         let dealer = tokio::task::spawn_blocking(move || Dealer::new(bound));
         let dealer = dealer.await.map_err(|_| refusal::bug("the dealer stopped"))??;
-        let (ready, _) = Ready::new(model.clone(), binding, None, Some(Arc::new(dealer)), &node.cluster.limits);
+        let (limits, over) = (&node.cluster.limits, era.over.child_token());
+        let (ready, _) = Ready::new(model.clone(), binding, None, Some(Arc::new(dealer)), limits, over);
         let ready = Arc::new(ready);
-        era.activate(ready.clone());
+        node.activate(&era, ready.clone());
         Ok::<_, Refusal>(ready)
     });
     let ready = made.await?.clone();

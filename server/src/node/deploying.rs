@@ -1,5 +1,5 @@
 //! A party's part in a deployment: it reads the program, makes its own plan, says what it has, and keeps it when the deployer
-//! has seen that all three have the same.
+//! has seen that all three have the same. An ephemeral program it keeps in memory, and only while the deployer is there.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::link::Channel;
 use crate::store::{self, Model};
 use selkie::Role;
 
-use super::hello::{COMMIT, Staged, decode, encode};
+use super::hello::{COMMIT, RETIRE, Staged, decode, encode};
 use super::{Node, hex, refusal};
 
 /// The largest program, in bytes.
@@ -30,18 +30,52 @@ pub(crate) struct Coming {
     pub(crate) program_bytes: u64,
     pub(crate) shares_bytes: u64,
     pub(crate) protocol: String,
+    /// The deployer, if the program is ephemeral.
+    pub(crate) held_by: Option<PartyKey>,
 }
 
 /// Takes a model from a deployer, whose key is pinned.
 pub(crate) async fn take(node: Arc<Node>, key: PartyKey, coming: Coming, mut channel: Channel) {
     let deployer = node.cluster.deployer(&key).unwrap_or("somebody").to_owned();
     match taking(&node, &coming, &mut channel).await {
-        Ok(model) => tracing::info!(model = %model.name, version = model.version, %deployer, "deployed"),
+        Ok(model) => {
+            let ephemeral = model.held_by.is_some();
+            tracing::info!(model = %model.name, version = model.version, %deployer, ephemeral, "deployed");
+            if ephemeral {
+                hold(Held { node, model }, channel).await;
+            }
+        }
         Err(refusal) => {
             let name: String = coming.name.chars().take(80).collect();
             tracing::warn!(model = %name, %deployer, why = %refusal, "not deployed");
             channel.fail(&refusal::to_reason(&refusal));
         }
+    }
+}
+
+/// An ephemeral program, for as long as this lives.
+struct Held {
+    node: Arc<Node>,
+    model: Arc<Model>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.node.retire(&self.model);
+    }
+}
+
+/// Keeps an ephemeral program until its deployer says that it is no longer needed, or goes.
+async fn hold(held: Held, mut channel: Channel) {
+    let heard = channel.recv().await;
+    drop(held);
+    match heard {
+        // The deployer may be gone before it hears so.
+        Ok(word) if word == RETIRE => drop(channel.send(RETIRE.to_vec()).await),
+        Ok(_) => {
+            channel.fail(&refusal::to_reason(&refusal::usage("nothing but its end is said of a program that runs")))
+        }
+        Err(_) => {}
     }
 }
 
@@ -62,11 +96,13 @@ async fn taking(node: &Arc<Node>, coming: &Coming, channel: &mut Channel) -> Res
     let Ok(_turn) = node.deploying.try_lock() else {
         return Err(refusal::refused(format!("another model is just being deployed to {}: try again", node.role)));
     };
+    node.admits(&coming.name, coming.held_by)?;
     let program = read(node, channel, coming.program_bytes).await?;
     let shares = read(node, channel, coming.shares_bytes).await?;
     let (role, name, version) = (node.role, coming.name.clone(), coming.version);
     let staged = tokio::task::spawn_blocking(move || stage(role, &name, version, protocol, &program, &shares));
-    let model = Arc::new(staged.await.map_err(|_| refusal::bug("planning stopped"))??);
+    let staged = staged.await.map_err(|_| refusal::bug("planning stopped"))??;
+    let model = Arc::new(Model { held_by: coming.held_by, ..staged });
 
     let answer = encode(&Staged { program: model.spec.program, plan: model.spec.plan });
     channel.send(answer).await.map_err(|e| refusal::refused(e.to_string()))?;
@@ -78,11 +114,13 @@ async fn taking(node: &Arc<Node>, coming: &Coming, channel: &mut Channel) -> Res
             "version {version:016x} was deployed before, and its masks must not be used twice: deploy again"
         )));
     }
-    let (keeper, kept) = (node.clone(), model.clone());
-    let saved = tokio::task::spawn_blocking(move || keeper.store.save(&kept)).await;
-    saved
-        .map_err(|_| refusal::bug("storing stopped"))?
-        .map_err(|error| refusal::refused(format!("{role} could not store the model: {error}")))?;
+    if model.held_by.is_none() {
+        let (keeper, kept) = (node.clone(), model.clone());
+        let saved = tokio::task::spawn_blocking(move || keeper.store.save(&kept)).await;
+        saved
+            .map_err(|_| refusal::bug("storing stopped"))?
+            .map_err(|error| refusal::refused(format!("{role} could not store the model: {error}")))?;
+    }
     node.put(model.clone());
     // The deployer may be gone; the model is here all the same.
     let _ = channel.send(COMMIT.to_vec()).await;

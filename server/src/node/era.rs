@@ -67,6 +67,8 @@ pub(crate) struct Ready {
     pub(crate) moved: Notify,
     /// server1's: sessions take their units in the order in which they came.
     pub(crate) wishes: mpsc::UnboundedSender<Wish>,
+    /// Cancelled when the model was retired or the era is over.
+    pub(crate) over: CancellationToken,
 }
 
 impl Era {
@@ -139,6 +141,29 @@ impl Era {
         });
     }
 
+    /// A version will never be used again. Sessions that have begun on it finish. The numbers of the units burnt stay.
+    pub(crate) fn retire(&self, version: u64) {
+        let mut table = self.table();
+        table.latest.retain(|_, latest| *latest != version);
+        let gone = table.by_version.remove(&version);
+        drop(table);
+        self.dealers.lock().unwrap_or_else(PoisonError::into_inner).remove(&version);
+        self.failures.send_modify(|failures| {
+            failures.remove(&version);
+        });
+        if let Some(ready) = gone {
+            ready.over.cancel();
+        }
+    }
+
+    /// Whether nothing is ready or being made ready.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        let table = self.table();
+        let dealers = self.dealers.lock().unwrap_or_else(PoisonError::into_inner);
+        table.by_version.is_empty() && table.latest.is_empty() && dealers.is_empty()
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,6 +176,7 @@ impl Ready {
         snapshot: Option<Snapshot>,
         dealer: Option<Arc<Dealer>>,
         limits: &Limits,
+        over: CancellationToken,
     ) -> (Self, mpsc::UnboundedReceiver<Wish>) {
         let epoch = binding.epoch();
         let stock = match binding.role() {
@@ -160,7 +186,17 @@ impl Ready {
         let (wishes, asked) = mpsc::unbounded_channel();
         let stock = Mutex::new(stock);
         (
-            Self { model, binding, snapshot, dealer, stock, awaited: AtomicU64::new(0), moved: Notify::new(), wishes },
+            Self {
+                model,
+                binding,
+                snapshot,
+                dealer,
+                stock,
+                awaited: AtomicU64::new(0),
+                moved: Notify::new(),
+                wishes,
+                over,
+            },
             asked,
         )
     }

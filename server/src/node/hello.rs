@@ -70,6 +70,8 @@ pub(crate) enum Hello {
         shares_bytes: u64,
         /// The protocol's name.
         protocol: String,
+        /// Whether it lives only as long as this channel, or until [`RETIRE`], in memory alone.
+        ephemeral: bool,
     },
 }
 
@@ -105,6 +107,9 @@ pub(crate) struct Staged {
 
 /// Both ends' word that a set-up is complete, and a deployer's that a model is to be kept.
 pub(crate) const COMMIT: &[u8] = b"commit";
+
+/// A deployer's word that its ephemeral program is no longer needed, and a party's that it is gone.
+pub(crate) const RETIRE: &[u8] = b"retire";
 
 /// A message's bytes.
 pub(crate) fn encode(message: &impl Serialize) -> Vec<u8> {

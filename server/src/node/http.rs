@@ -84,7 +84,10 @@ fn health(node: &Node) -> Answer {
         .iter()
         .map(|model| {
             let ready = era.as_ref().is_some_and(|era| era.current(model.version).is_some());
-            json!({ "name": model.name, "protocol": model.protocol().name(), "plan": hex(&model.spec.plan), "ready": ready })
+            json!({
+                "name": model.name, "protocol": model.protocol().name(), "plan": hex(&model.spec.plan), "ready": ready,
+                "ephemeral": model.held_by.is_some(),
+            })
         })
         .collect();
     let missing: Vec<_> = node

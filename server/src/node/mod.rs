@@ -27,18 +27,20 @@ mod threads;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use selkie::client::message::Refusal;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Cluster;
 use crate::exit::Failure;
+use crate::identity::PartyKey;
 use crate::link::{Channel, Links, Me, Mesh, Peer};
 use crate::page::Page;
 use crate::store::{Model, Store};
 use selkie::Role;
 
-use era::Era;
+use era::{Era, Ready};
 use gathering::Gatherings;
 use hello::Hello;
 use meeting::Meeting;
@@ -93,10 +95,50 @@ impl Node {
         self.models.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// Whether a model of this name may come; `held_by` is its deployer, if it is ephemeral.
+    pub(crate) fn admits(&self, name: &str, held_by: Option<PartyKey>) -> Result<(), Refusal> {
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        // A lasting model and an ephemeral program never take each other's place: the latter would take the name with it.
+        if models.get(name).is_some_and(|there| there.held_by.is_some() || held_by.is_some()) {
+            return Err(refusal::refused(format!(
+                "{} has a model called {name:?} already: use another name",
+                self.role
+            )));
+        }
+        let most = self.cluster.limits.programs_per_deployer;
+        if held_by.is_some() && models.values().filter(|model| model.held_by == held_by).count() >= most {
+            return Err(refusal::refused(format!(
+                "this deployer holds {most} ephemeral programs at {} already (limits.programs_per_deployer): end a session first",
+                self.role
+            )));
+        }
+        Ok(())
+    }
+
     /// Puts a model in the place of an older one.
     pub(crate) fn put(&self, model: Arc<Model>) {
         self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(model.name.clone(), model);
         self.deployed.notify_waiters();
+    }
+
+    /// Forgets an ephemeral program, and all that was made of it.
+    pub(crate) fn retire(&self, model: &Model) {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.retain(|_, there| there.version != model.version);
+        drop(models);
+        if let Some(era) = self.current_era() {
+            era.retire(model.version);
+        }
+        tracing::info!(model = %model.name, version = model.version, "retired");
+    }
+
+    /// A model can be used in the era from now on, unless it was retired while it was being set up.
+    pub(crate) fn activate(&self, era: &Era, ready: Arc<Ready>) {
+        let model = ready.model.clone();
+        era.activate(ready);
+        if model.held_by.is_some() && !self.models().iter().any(|there| there.version == model.version) {
+            era.retire(model.version);
+        }
     }
 
     /// Takes a version number; `false`: it was taken before.
@@ -208,8 +250,9 @@ async fn accept(node: Arc<Node>, mut mesh: Mesh) {
 fn dispatch(node: &Arc<Node>, peer: Peer, hello: Hello, channel: Channel) {
     use Role::{CryptoProducer, Server0, Server1};
     match (peer, node.role, hello) {
-        (Peer::Deployer(key), _, Hello::Deploy { name, version, program_bytes, shares_bytes, protocol }) => {
-            let coming = deploying::Coming { name, version, program_bytes, shares_bytes, protocol };
+        (Peer::Deployer(key), _, Hello::Deploy { name, version, program_bytes, shares_bytes, protocol, ephemeral }) => {
+            let held_by = ephemeral.then_some(key);
+            let coming = deploying::Coming { name, version, program_bytes, shares_bytes, protocol, held_by };
             node.spawn(deploying::take(node.clone(), key, coming, channel));
         }
         (Peer::Party(Server0), Server1 | CryptoProducer, Hello::Epoch { nonce }) => {

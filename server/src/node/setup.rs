@@ -138,16 +138,17 @@ async fn run(
         pipes.send(with, COMMIT.to_vec()).await?;
     }
     pipes.expect(with, COMMIT).await?;
-    let (ready, wishes) = Ready::new(model.clone(), binding, Some(snapshot), None, &node.cluster.limits);
+    let over = era.over.child_token();
+    let (ready, wishes) = Ready::new(model.clone(), binding, Some(snapshot), None, &node.cluster.limits, over);
     let ready = Arc::new(ready);
-    era.activate(ready.clone());
+    node.activate(era, ready.clone());
     if node.role == Role::Server1 {
         pipes.send(with, COMMIT.to_vec()).await?;
     }
     tracing::info!(model = %model.name, version = model.version, "ready");
     if node.role == Role::Server1 {
         node.spawn(dealing::stock_up(node.clone(), era.clone(), ready.clone()));
-        node.spawn(dealing::hand_out(era.clone(), ready, wishes));
+        node.spawn(dealing::hand_out(ready, wishes));
     }
     Ok(())
 }

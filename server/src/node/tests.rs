@@ -14,12 +14,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+mod ephemeral;
 mod players;
 
 use super::*;
 use crate::client::Client;
 use crate::config::{Address, SampleParty, sample};
-use crate::deploy::{deploy, deploy_as};
+use crate::deploy::{Offer, deploy, deploy_as};
 use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::init::free_ports;
@@ -228,7 +229,8 @@ async fn a_version_is_never_taken_twice() {
     let three = Three::new().await;
     let ((program, two), (_, three_times)) = (network(2.0), network(3.0));
     let deploy = async |name, weights| {
-        deploy_as(&three.cluster, &three.deployer, name, 42, &program, weights, Protocol::default()).await
+        let offer = Offer { name, version: 42, program: &program, weights, protocol: Protocol::default() };
+        deploy_as(&three.cluster, &three.deployer, &offer).await
     };
     deploy("m", &two).await.unwrap();
     three.ready().await;

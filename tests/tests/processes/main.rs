@@ -16,7 +16,11 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use selkie::Role;
+use ndarray::arr2;
+use selkie::graph::{Bounds, Graph};
+use selkie::program::{Numbers, Tensor, Weights};
+use selkie::{Protocol, Role};
+use selkie_server::Session;
 use selkie_server::identity::Identity;
 use selkie_server::onnx;
 use selkie_server::train::Net;
@@ -235,6 +239,58 @@ fn a_party_that_hangs_is_named_and_welcomed_back() {
         trial.until("a new epoch", |trial| trial.health(Role::Server0)["epoch"] != before);
         trial.epoch(1);
         trial.predict(&["--model", "a", "--count", "1"]).is(0, &[]);
+    }
+}
+
+#[test]
+fn a_session_runs_a_program_over_three_processes_and_leaves_nothing() {
+    let mut trial = Trial::new();
+    trial.parties();
+    trial.epoch(0);
+    let graph = Graph::new();
+    let x = graph.private_input("prediction-client", "x", &[2], [-1.0, 1.0]).unwrap();
+    let w = graph.private_variable("model-trainer", "w", &[2, 2]).unwrap();
+    let y = x.matmul(&w).unwrap().relu().unwrap();
+    graph.output("prediction-client", &y).unwrap();
+    graph.output("model-trainer", &y.argmax().unwrap()).unwrap();
+    let program = graph.compile(Numbers::default(), Bounds::Declared(4)).unwrap();
+    let w = Tensor { shape: vec![2, 2], values: vec![2.0, 0.0, 0.0, -4.0] };
+    let weights = Weights([("w".to_owned(), w)].into());
+    let input = arr2(&[[0.5, 0.5], [-0.5, -0.25]]).into_dyn();
+    let deployer = Identity::load(&trial.path("deployer.key")).unwrap();
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let run = async {
+        let cluster = trial.cluster();
+        // `init --local` pins the model trainer to the deployer's key.
+        let keys = |held: bool| held.then(|| ("model-trainer".to_owned(), deployer.clone())).into_iter().collect();
+        for protocol in Protocol::ALL.iter().copied() {
+            let remote = |held| Session::remote(&cluster, deployer.clone(), keys(held), &program, &weights, protocol);
+            let mut session = remote(true).await.unwrap();
+            for _ in 0..3 {
+                let ran = session.run(&[("x", input.view())]).await.unwrap();
+                assert_eq!(ran.outputs[0].values, arr2(&[[1.0, 0.0], [0.0, 1.0]]).into_dyn());
+                assert_eq!(ran.outputs[1].values, arr2(&[[0.0], [1.0]]).into_dyn());
+                let cost = ran.statistics;
+                assert_eq!(cost.rounds, cost.planned.rounds);
+                assert_eq!(cost.online_bytes, cost.planned.online_bytes);
+                assert_eq!(cost.offline_bytes, cost.planned.offline_bytes);
+                assert_eq!(cost.client_bytes, cost.planned.client_bytes);
+            }
+            session.close().await.unwrap();
+            let mut keyless = remote(false).await.unwrap();
+            let refused = keyless.run(&[("x", input.view())]).await.unwrap_err();
+            assert!(refused.message.contains("model-trainer is pinned"), "{refused}");
+        }
+    };
+    runtime.block_on(async { tokio::time::timeout(trial::LONG, run).await.unwrap() });
+    trial.until("the programs are gone", |trial| {
+        Role::ALL.iter().all(|role| trial.health(*role)["models"].as_array().is_some_and(Vec::is_empty))
+    });
+    for role in Role::ALL {
+        assert_eq!(fs::read_dir(trial.path(&format!("state/{role}"))).unwrap().count(), 0);
+        let log = trial.log(role);
+        assert!(log.contains("retired") && !log.contains("PRIVATE"), "{log}");
     }
 }
 

@@ -8,7 +8,7 @@ use crate::client::{Question, fresh_session};
 use crate::exit::Failure;
 
 /// Three parties whose configuration pins `hospital-a` and `hospital-b`, and the two keys.
-async fn pinned(extra: (&str, &str)) -> (Three, [Identity; 2]) {
+pub(super) async fn pinned(extra: (&str, &str)) -> (Three, [Identity; 2]) {
     let hospitals = [0; 2].map(|_| Identity::generate().unwrap());
     let [a, b] = hospitals.each_ref().map(|identity| identity.public());
     let players = format!("[players]\nhospital-a = \"{a}\"\nhospital-b = \"{b}\"");
@@ -19,7 +19,7 @@ async fn pinned(extra: (&str, &str)) -> (Three, [Identity; 2]) {
 }
 
 /// Both hospitals feed a row; `a` receives relu(x U), `b` relu(y V) and `auditor`, who is open and feeds nothing, relu(y V) too.
-fn joint() -> (Program, Weights) {
+pub(super) fn joint() -> (Program, Weights) {
     let graph = Graph::new();
     let x = graph.private_input("hospital-a", "x", &[2], [-1.0, 1.0]).unwrap();
     let y = graph.private_input("hospital-b", "y", &[3], [-1.0, 1.0]).unwrap();
