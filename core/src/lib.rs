@@ -35,6 +35,7 @@ mod gates;
 pub mod golden;
 pub mod graph;
 pub mod kernel;
+pub mod layers;
 mod pack;
 pub mod party;
 pub mod plan;
