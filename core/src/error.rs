@@ -88,6 +88,11 @@ impl GraphError {
     pub(crate) fn new(operation: &'static str, reason: impl Into<String>) -> Self {
         Self { operation, reason: reason.into() }
     }
+
+    /// The same of the operation that was written, which is made of the one that failed.
+    pub(crate) fn of(self, operation: &'static str) -> Self {
+        Self { operation, ..self }
+    }
 }
 
 /// A program that cannot be planned.

@@ -112,7 +112,7 @@ impl Tensor {
                 self.graph.own(other, operation)?;
                 other.clone()
             }
-            Operand::Number(number) => self.graph.number(number)?,
+            Operand::Number(number) => self.graph.number(number).map_err(|error| error.of(operation))?,
         };
         let (x, y) = (self.shape(), other.shape());
         let Some(shape) = broadcast(&x, &y) else {
@@ -182,8 +182,8 @@ impl Tensor {
     /// The divisor is not public, or `least` is zero.
     pub fn div_public(&self, divisor: &Tensor, least: f64) -> Result<Tensor, GraphError> {
         self.graph.own(divisor, "div_public")?;
-        let reciprocal = divisor.unary(Op::Reciprocal { x: divisor.id, least })?;
-        self.mul(&reciprocal)
+        let reciprocal = divisor.unary(Op::Reciprocal { x: divisor.id, least });
+        reciprocal.and_then(|reciprocal| self.mul(&reciprocal)).map_err(|error| error.of("div_public"))
     }
 
     /// Coefficients\[0\] + coefficients\[1\] · self + …, by Horner's rule.
@@ -228,7 +228,7 @@ impl Tensor {
             filters.clone()
         } else {
             let [down, across] = dilations;
-            filters.dilate(&[1, 1, down, across])?
+            filters.dilate(&[1, 1, down, across]).map_err(|error| error.of("conv2d"))?
         };
         let (x, f) = (self.shape(), filters.shape());
         let ([.., channels, height, width], [count, _, high, wide]) = (x.as_slice(), f.as_slice()) else {
@@ -244,7 +244,7 @@ impl Tensor {
         if groups == 0 || channels % groups != 0 || count % groups != 0 {
             return Err(GraphError::new(
                 "conv2d",
-                format!("{channels} channels and {count} filters have no {groups} equal groups"),
+                format!("channels and filters have no {groups} equal groups; operands have shapes {x:?} and {f:?}"),
             ));
         }
         let axis = x.len() as u32 - 3;
@@ -289,7 +289,7 @@ impl Tensor {
             ));
         };
         let rest = vec![1; shape.len().saturating_sub(1)];
-        self.add(&bias.reshape(&[&[*entries], rest.as_slice()].concat())?)
+        self.add(&bias.reshape(&[&[*entries], rest.as_slice()].concat())?).map_err(|error| error.of("bias"))
     }
 
     /// (self - mean) / deviation, with both numbers public.
@@ -314,7 +314,7 @@ impl Tensor {
     /// There is no such axis.
     pub fn reduce_mean(&self, axis: u32) -> Result<Tensor, GraphError> {
         let length = self.shape().get(axis as usize).copied().unwrap_or(1);
-        self.reduce_sum(axis)?.div(f64::from(length))
+        self.reduce_sum(axis).map_err(|error| error.of("reduce_mean"))?.div(f64::from(length))
     }
 
     /// The sums of all elements up to each one, along an axis.

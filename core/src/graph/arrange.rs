@@ -190,8 +190,18 @@ impl Tensor {
     /// # Errors
     /// There are none, or their shapes differ.
     pub fn stack(parts: &[&Tensor], axis: u32) -> Result<Tensor, GraphError> {
-        let expanded = parts.iter().map(|part| part.expand_dims(axis)).collect::<Result<Vec<_>, _>>()?;
-        Self::concat(&expanded.iter().collect::<Vec<_>>(), axis)
+        let expanded = parts.iter().map(|part| part.expand_dims(axis)).collect::<Result<Vec<_>, _>>();
+        let stacked = expanded.and_then(|parts| {
+            if parts.windows(2).any(|pair| matches!(pair, [x, y] if x.shape() != y.shape())) {
+                let shapes: Vec<_> = parts.iter().map(Tensor::shape).collect();
+                return Err(GraphError::new(
+                    "stack",
+                    format!("the shapes must be the same; with the new axis: {shapes:?}"),
+                ));
+            }
+            Self::concat(&parts.iter().collect::<Vec<_>>(), axis)
+        });
+        stacked.map_err(|error| error.of("stack"))
     }
 
     /// Zeros before and after each axis.
@@ -233,7 +243,7 @@ impl Tensor {
     pub fn flip(&self, axes: &[u32]) -> Result<Tensor, GraphError> {
         let backwards = |axis| if axes.contains(&axis) { Along::default().step(-1) } else { Along::default() };
         let last = axes.iter().max().map_or(0, |axis| axis + 1);
-        self.slice(&(0..last).map(backwards).collect::<Vec<_>>())
+        self.slice(&(0..last).map(backwards).collect::<Vec<_>>()).map_err(|error| error.of("flip"))
     }
 
     /// TensorFlow's `space_to_batch_nd` on \[batch, space…, rest…\]: blocks of the padded space become batches.
@@ -294,7 +304,7 @@ impl Tensor {
             Along::from(i64::from(*before)..i64::from(n.saturating_sub(*after)))
         };
         let parts = [Along::default()].into_iter().chain(kept.iter().skip(1).zip(crops).map(along));
-        grown.slice(&parts.collect::<Vec<_>>())
+        grown.slice(&parts.collect::<Vec<_>>()).map_err(|error| error.of("batch_to_space"))
     }
 
     fn no_blocks(&self, operation: &'static str, blocks: &[u32]) -> GraphError {

@@ -83,7 +83,7 @@ impl Tensor {
     /// self is not whole.
     pub fn lsb(&self) -> Result<Tensor, GraphError> {
         let shape = self.shape();
-        self.bits(1)?.reshape(&shape)
+        self.bits(1).map_err(|error| error.of("lsb"))?.reshape(&shape)
     }
 
     /// The lowest `count` bits of an integer in two's complement, the lowest first, along a new first axis.
@@ -99,7 +99,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast.
     pub fn less<'a>(&self, other: impl Into<Operand<'a>>) -> Result<Tensor, GraphError> {
-        self.sub(other)?.negative()
+        self.sub(other).map_err(|error| error.of("less"))?.negative()
     }
 
     /// 1 where self <= other, else 0.
@@ -107,7 +107,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast.
     pub fn less_equal<'a>(&self, other: impl Into<Operand<'a>>) -> Result<Tensor, GraphError> {
-        self.greater(other)?.not()
+        self.greater(other).map_err(|error| error.of("less_equal"))?.not()
     }
 
     /// 1 where self > other, else 0.
@@ -124,7 +124,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast.
     pub fn greater_equal<'a>(&self, other: impl Into<Operand<'a>>) -> Result<Tensor, GraphError> {
-        self.less(other)?.not()
+        self.less(other).map_err(|error| error.of("greater_equal"))?.not()
     }
 
     /// 1 where self = other in fixed point, else 0.
@@ -132,7 +132,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast.
     pub fn equal<'a>(&self, other: impl Into<Operand<'a>>) -> Result<Tensor, GraphError> {
-        self.sub(other)?.equal_zero()
+        self.sub(other).map_err(|error| error.of("equal"))?.equal_zero()
     }
 
     /// 1 where self = 0 in fixed point, else 0.
@@ -156,7 +156,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast.
     pub fn and(&self, other: &Tensor) -> Result<Tensor, GraphError> {
-        self.mul(other)
+        self.mul(other).map_err(|error| error.of("and"))
     }
 
     /// 1 where one of the bits is, or both.
@@ -164,7 +164,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast.
     pub fn or(&self, other: &Tensor) -> Result<Tensor, GraphError> {
-        self.add(other)?.sub(&self.mul(other)?)
+        self.add(other).map_err(|error| error.of("or"))?.sub(&self.mul(other)?)
     }
 
     /// 1 where exactly one of the bits is.
@@ -172,7 +172,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast.
     pub fn xor(&self, other: &Tensor) -> Result<Tensor, GraphError> {
-        let both = self.mul(other)?;
+        let both = self.mul(other).map_err(|error| error.of("xor"))?;
         self.add(other)?.sub(&(2.0 * &both)?)
     }
 
@@ -181,7 +181,8 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast.
     pub fn select(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, GraphError> {
-        x.add(&self.mul(&y.sub(x)?)?)
+        let chosen = y.sub(x).and_then(|step| x.add(&self.mul(&step)?));
+        chosen.map_err(|error| error.of("select"))
     }
 
     /// The larger of both, element by element.
