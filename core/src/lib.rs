@@ -51,6 +51,8 @@ mod stock;
 mod stream;
 #[cfg(test)]
 mod testing;
+#[doc = include_str!("../docs/vocabulary.md")]
+pub mod vocabulary {}
 mod wipe;
 pub mod wire;
 
