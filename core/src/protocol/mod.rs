@@ -21,11 +21,11 @@ pub enum Protocol {
     /// TF Encrypted's Pond: the crypto producer offline, activations by polynomials, no comparisons.
     Pond,
     /// SecureNN (Wagh, Gupta, Chandran 2018), corrected: exact comparisons, the crypto producer takes part online.
-    #[default]
     SecureNn,
     /// Masked wires with function secret sharing: the crypto producer offline, exact comparisons, fewest bytes online.
     Fss,
     /// Masked wires with dealt look-up tables: the crypto producer offline, exact comparisons, fewest bytes in all.
+    #[default]
     Table,
 }
 

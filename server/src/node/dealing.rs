@@ -1,5 +1,5 @@
-//! Correlated randomness on its way from the crypto producer to server1: server1 says for how many units it has room, and no
-//! more are dealt.
+//! Correlated randomness on its way from the crypto producer to the servers: each says for how many units it has room, and no
+//! more are dealt. server0 is dealt only what both are dealt alike; most protocols have nothing of that kind.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,21 +21,21 @@ use super::{Node, refusal};
 
 /// Units dealt in one go.
 const CHUNK: u64 = 4;
-/// server1 asks when it has room for this part of its stock, …
+/// A server asks when it has room for this part of its stock, …
 const PART: usize = 8;
 /// … and for no more than this many at once.
 const MOST: usize = 1024;
 /// Between attempts to be dealt to.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// server1's part: keeps the stock full until the era is over or the model was replaced.
+/// A server's part: keeps the stock full until the era is over or the model was replaced.
 pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) {
-    if ready.model.plan.unit_bytes() == 0 {
+    if ready.model.plan.unit_bytes(node.role) == 0 {
         return;
     }
     let keeping = async {
         while era.current(ready.model.version).is_some() {
-            if let Err(error) = receive(&era, &ready).await {
+            if let Err(error) = receive(&era, &ready, node.role).await {
                 let refusal = refusal::of_link(&node.cluster, &error);
                 tracing::warn!(model = %ready.model.name, why = %refusal, "nothing is dealt");
             }
@@ -48,12 +48,12 @@ pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) 
     }
 }
 
-async fn receive(era: &Era, ready: &Ready) -> Result<(), LinkError> {
+async fn receive(era: &Era, ready: &Ready, role: Role) -> Result<(), LinkError> {
     let link = era
         .link(Role::CryptoProducer)
         .ok_or_else(|| LinkError::Local("a bug here: an epoch without a crypto producer".to_owned()))?;
     let mut channel = link.open_channel(encode(&Hello::Deal(era.about(&ready.model))))?;
-    let plan = &ready.model.plan;
+    let bytes = ready.model.plan.unit_bytes(role);
     let misbehaved = |what: String| LinkError::Misbehaved {
         peer: Role::CryptoProducer.into(),
         address: link.address().to_owned(),
@@ -73,10 +73,10 @@ async fn receive(era: &Era, ready: &Ready) -> Result<(), LinkError> {
         let count = room.min(MOST) as u32;
         channel.send(encode(&Want { first, count })).await?;
         for unit in first..first + u64::from(count) {
-            let mut material = Vec::with_capacity(plan.unit_bytes());
-            while material.len() < plan.unit_bytes() {
+            let mut material = Vec::with_capacity(bytes);
+            while material.len() < bytes {
                 let frame = channel.recv().await?;
-                if frame.is_empty() || frame.len() > plan.unit_bytes() - material.len() {
+                if frame.is_empty() || frame.len() > bytes - material.len() {
                     return Err(misbehaved("it dealt more than was asked for".to_owned()));
                 }
                 material.extend_from_slice(&frame);
@@ -102,7 +102,7 @@ pub(crate) async fn hand_out(ready: Arc<Ready>, mut wishes: mpsc::UnboundedRecei
                     let mut stock = ready.stock();
                     // Units that no session asked for must go, or there is never room for those that one did.
                     let skipped = stock.next()..units.start.min(stock.wanted().0);
-                    if !skipped.is_empty() && ready.model.plan.unit_bytes() > 0 {
+                    if !skipped.is_empty() && ready.model.plan.unit_bytes(Role::Server1) > 0 {
                         let _ = stock.burn(skipped);
                         ready.moved.notify_waiters();
                     }
@@ -128,14 +128,14 @@ pub(crate) async fn hand_out(ready: Arc<Ready>, mut wishes: mpsc::UnboundedRecei
     }
 }
 
-/// The crypto producer's part, on a channel that server1 opened.
-pub(crate) async fn deal(node: Arc<Node>, about: About, channel: Channel) {
+/// The crypto producer's part, on a channel that a server opened.
+pub(crate) async fn deal(node: Arc<Node>, to: Role, about: About, channel: Channel) {
     let mut channel = channel;
     let result = match ready_for(&node, &about).await {
         Ok((era, ready)) => {
-            let limit = era.link(Role::Server1).map_or(1024, |link| link.frame_limit());
+            let limit = era.link(to).map_or(1024, |link| link.frame_limit());
             tokio::select! {
-                result = dealing(&node, &ready, &mut channel, limit) => result,
+                result = dealing(&node, &ready, to, &mut channel, limit) => result,
                 () = era.over.cancelled() => Err(refusal::refused("the epoch is over")),
             }
         }
@@ -147,22 +147,28 @@ pub(crate) async fn deal(node: Arc<Node>, about: About, channel: Channel) {
     }
 }
 
-async fn dealing(node: &Node, ready: &Arc<Ready>, channel: &mut Channel, limit: usize) -> Result<(), Refusal> {
+async fn dealing(
+    node: &Node,
+    ready: &Arc<Ready>,
+    to: Role,
+    channel: &mut Channel,
+    limit: usize,
+) -> Result<(), Refusal> {
     let lost = |error: LinkError| refusal::of_link(&node.cluster, &error);
     let dealer = ready.dealer.clone().ok_or_else(|| refusal::bug("a producer without masks"))?;
-    // Dealing a unit again, after a broken attempt, gives server1 the same bytes again.
+    // Dealing a unit again, after a broken attempt, gives the server the same bytes again.
     let mut next = None;
     loop {
         let wanted = match channel.recv().await {
-            // server1 needs no more: the model was retired.
+            // It needs no more: the model was retired.
             Err(LinkError::Closed { .. }) => return Ok(()),
             wanted => wanted.map_err(lost)?,
         };
-        let want: Want = decode(&wanted).map_err(|what| refusal::peer(Role::Server1, what))?;
+        let want: Want = decode(&wanted).map_err(|what| refusal::peer(to, what))?;
         let fits = |units: &Range<u64>| units.start == next.unwrap_or(units.start) && want.count as usize <= MOST;
         let Some(units) = want.range().filter(fits) else {
-            let what = format!("server1 wants {} units from unit {} on, after unit {next:?}", want.count, want.first);
-            return Err(refusal::peer(Role::Server1, what));
+            let what = format!("{to} wants {} units from unit {} on, after unit {next:?}", want.count, want.first);
+            return Err(refusal::peer(to, what));
         };
         next = Some(units.end);
         for start in units.clone().step_by(CHUNK as usize) {
@@ -171,7 +177,7 @@ async fn dealing(node: &Node, ready: &Arc<Ready>, channel: &mut Channel, limit: 
             let dealer: Arc<Dealer> = dealer.clone();
             let dealt = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
-                dealer.deal(chunk)
+                dealer.deal(to, chunk)
             });
             for unit in dealt.await.map_err(|_| refusal::bug("the dealer stopped"))?? {
                 for frame in unit.chunks(limit) {

@@ -61,7 +61,7 @@ pub(crate) struct Ready {
     /// The crypto producer's masks.
     pub(crate) dealer: Option<Arc<Dealer>>,
     stock: Mutex<Stock>,
-    /// server1's: a session waits for the units before this one.
+    /// A session waits for the units before this one.
     pub(crate) awaited: AtomicU64,
     /// Rings when the stock grows or shrinks, or a session waits.
     pub(crate) moved: Notify,
@@ -179,9 +179,9 @@ impl Ready {
         over: CancellationToken,
     ) -> (Self, mpsc::UnboundedReceiver<Wish>) {
         let epoch = binding.epoch();
-        let stock = match binding.role() {
-            selkie::Role::Server1 => Stock::new(epoch, model.plan.unit_bytes(), capacity(&model.plan, limits)),
-            _ => Stock::of_numbers(epoch),
+        let stock = match model.plan.unit_bytes(binding.role()) {
+            0 => Stock::of_numbers(epoch),
+            bytes => Stock::new(epoch, bytes, capacity(&model.plan, limits)),
         };
         let (wishes, asked) = mpsc::unbounded_channel();
         let stock = Mutex::new(stock);
@@ -206,9 +206,9 @@ impl Ready {
     }
 }
 
-/// The units of a model that server1 keeps, and so the largest batch.
+/// The units of a model that the servers keep, and so the largest batch.
 pub(crate) fn capacity(plan: &Plan, limits: &Limits) -> usize {
-    limits.stock_units.min((STOCK_BYTES / plan.unit_bytes().max(1)).max(1))
+    limits.stock_units.min((STOCK_BYTES / plan.unit_bytes(Role::Server1).max(1)).max(1))
 }
 
 /// A link's name: both ends know it, it is new on every link, and it says nothing about the seed.

@@ -47,7 +47,7 @@ pub(crate) enum Hello {
     },
     /// server0 to server1: let us open this model's weights under their masks.
     Setup(About),
-    /// server1 to the crypto producer: deal for this model, as [`Want`]s ask.
+    /// A server to the crypto producer: deal for this model, as [`Want`]s ask.
     Deal(About),
     /// server0 to both others, and server1 to the crypto producer: a query.
     Session {
@@ -93,7 +93,7 @@ pub(crate) struct Begin {
     pub(crate) nonces: [[u8; 32]; 3],
 }
 
-/// server1 to the crypto producer: there is room for these units.
+/// A server to the crypto producer: there is room for these units.
 pub(crate) type Want = Units;
 
 /// A party's answer to a deployer.

@@ -261,8 +261,8 @@ fn dispatch(node: &Arc<Node>, peer: Peer, hello: Hello, channel: Channel) {
         (Peer::Party(Server0), Server1, Hello::Setup(about)) => {
             node.spawn(setup::follow(node.clone(), about, channel));
         }
-        (Peer::Party(Server1), CryptoProducer, Hello::Deal(about)) => {
-            node.spawn(dealing::deal(node.clone(), about, channel));
+        (Peer::Party(to @ (Server0 | Server1)), CryptoProducer, Hello::Deal(about)) => {
+            node.spawn(dealing::deal(node.clone(), to, about, channel));
         }
         (Peer::Party(Server0), Server1, Hello::Session { session, about, units }) => {
             session::offered(node, session, about, units, channel);

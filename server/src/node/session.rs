@@ -7,6 +7,7 @@
 //! Whatever goes wrong ends this session alone; whoever notices tells the others who must act.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use selkie::Burnt;
@@ -116,19 +117,45 @@ async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result
     let (era, ready) = usable(node, &query).await?;
     let link = |to| era.link(to).ok_or_else(|| refusal::bug("an epoch without links"));
     let (one, producer) = (link(Role::Server1)?, link(Role::CryptoProducer)?);
-    let (burnt, channels) = {
-        // Under the lock, so that sessions reach the others in the order of their units.
-        let mut stock = ready.stock();
-        let first = stock.next();
-        let burnt = stock.burn(first..first + query.batch as u64)?;
-        let units = Units { first, count: query.batch as u32 };
-        let hello = encode(&Hello::Session { session: query.session, about: era.about(&ready.model), units });
-        let lost = |error| refusal::of_link(&node.cluster, &error);
-        let to_one = one.open_channel(hello.clone()).map_err(lost)?;
-        let to_producer = producer.open_channel(hello).map_err(lost)?;
-        (burnt, vec![(Role::Server1, to_one), (Role::CryptoProducer, to_producer)])
+    let (burnt, channels) = loop {
+        let moved = ready.moved.notified();
+        tokio::pin!(moved);
+        moved.as_mut().enable();
+        {
+            // Under the lock, so that sessions reach the others in the order of their units.
+            let mut stock = ready.stock();
+            let first = stock.next();
+            let end = first + query.batch as u64;
+            if stock.holds(&(first..end)) {
+                let burnt = stock.burn(first..end)?;
+                let units = Units { first, count: query.batch as u32 };
+                let hello = encode(&Hello::Session { session: query.session, about: era.about(&ready.model), units });
+                let lost = |error| refusal::of_link(&node.cluster, &error);
+                let to_one = one.open_channel(hello.clone()).map_err(lost)?;
+                let to_producer = producer.open_channel(hello).map_err(lost)?;
+                ready.moved.notify_waiters();
+                break (burnt, vec![(Role::Server1, to_one), (Role::CryptoProducer, to_producer)]);
+            }
+            if ready.awaited.fetch_max(end, Ordering::AcqRel) < end {
+                ready.moved.notify_waiters();
+            }
+        }
+        // The stock is low: the crypto producer deals as fast as it can.
+        tokio::select! {
+            dealt = timeout(node.cluster.limits.idle(), moved) => dealt.map_err(|_| not_dealt(node))?,
+            () = era.over.cancelled() => return Err(missing(node).await),
+            () = stop.cancelled() => return Err(refusal::refused("the client went away")),
+        }
     };
     compute(node, ready, query, burnt, channels, stop).await
+}
+
+fn not_dealt(node: &Node) -> Refusal {
+    let address = &node.cluster.party(Role::CryptoProducer).address;
+    refusal::peer(
+        Role::CryptoProducer,
+        format!("crypto-producer at {address} did not deal enough for the query in time"),
+    )
 }
 
 /// The era and the model of a query, waiting a moment for a party that comes back or a model that is being set up.
@@ -279,13 +306,7 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
         burnt = timeout(node.cluster.limits.idle(), burnt) => match burnt {
             Ok(Ok(burnt)) => Ok(burnt),
             Ok(Err(_)) => Err(refusal::refused("the query's randomness was burnt before it began: ask again")),
-            Err(_) => Err(refusal::peer(
-                Role::CryptoProducer,
-                format!(
-                    "crypto-producer at {} did not deal enough for the query in time",
-                    node.cluster.party(Role::CryptoProducer).address
-                ),
-            )),
+            Err(_) => Err(not_dealt(node)),
         },
         () = era.over.cancelled() => Err(missing(node).await),
         () = stop.cancelled() => Err(refusal::refused("the client went away")),
@@ -322,7 +343,7 @@ async fn compute(
         .await?;
     let output = ran.output.ok_or_else(|| refusal::bug("a query without outputs"))?;
     let (sent, from_producer) = pipes.wire_bytes(Role::CryptoProducer);
-    let offline = if node.role == Role::Server1 { (ready.model.plan.unit_bytes() * query.batch) as u64 } else { 0 };
+    let offline = (ready.model.plan.unit_bytes(node.role) * query.batch) as u64;
     let stats = Stats {
         rounds: ran.measured.levels.len() as u32,
         sent_bytes: ran.measured.sent.values().sum(),

@@ -146,8 +146,8 @@ async fn run(
         pipes.send(with, COMMIT.to_vec()).await?;
     }
     tracing::info!(model = %model.name, version = model.version, "ready");
+    node.spawn(dealing::stock_up(node.clone(), era.clone(), ready.clone()));
     if node.role == Role::Server1 {
-        node.spawn(dealing::stock_up(node.clone(), era.clone(), ready.clone()));
         node.spawn(dealing::hand_out(ready, wishes));
     }
     Ok(())

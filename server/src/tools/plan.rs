@@ -338,7 +338,7 @@ mod tests {
         let layer = ["name", "op", "shape", "rounds", "online_bytes", "offline_bytes", "bound_bits", "bound_from"];
         assert!(document["layers"].as_array().unwrap().iter().all(|one| keys(one) == layer.into()));
         assert_eq!((&document["model"], &document["batch"]), (&"B".into(), &3.into()));
-        assert_eq!((&document["schema"], &document["protocol"]), (&SCHEMA.into(), &"securenn".into()));
+        assert_eq!((&document["schema"], &document["protocol"]), (&SCHEMA.into(), &"table".into()));
         let layers = document["layers"].as_array().unwrap();
         assert_eq!((&layers[0]["name"], &layers[1]["name"]), (&model::INPUT.into(), &"0.weights".into()));
         assert!(layers.iter().all(|layer| layer["bound_from"] == "declared"));

@@ -252,7 +252,7 @@ fn a_session_runs_a_program_over_three_processes_and_leaves_nothing() {
     let w = graph.private_variable("model-trainer", "w", &[2, 2]).unwrap();
     let y = x.matmul(&w).unwrap().relu().unwrap();
     graph.output("prediction-client", &y).unwrap();
-    graph.output("model-trainer", &y.argmax().unwrap()).unwrap();
+    graph.output("model-trainer", &y.argmax(0).unwrap()).unwrap();
     let program = graph.compile(Numbers::default(), Bounds::Declared(4)).unwrap();
     let w = Tensor { shape: vec![2, 2], values: vec![2.0, 0.0, 0.0, -4.0] };
     let weights = Weights([("w".to_owned(), w)].into());

@@ -199,7 +199,7 @@ fn the_first_of_several_maxima_has_the_gradient() {
     graph.output("client", &layer.input_gradient(&pass, &g).unwrap()).unwrap();
     let weights = Weights::default();
     let program = graph.compile(Numbers::default(), Bounds::Proved(&weights)).unwrap();
-    let mut session = LocalSession::new(&program, &weights, Protocol::SecureNn, [4; 32]).unwrap();
+    let mut session = Session::local(&program, &weights, Protocol::SecureNn, [4; 32]).unwrap();
     // Padded above and to the right, the windows are of the places 0 1, 1, 0 1 2 3 and 1 3.
     let g = [1.0, 2.0, 4.0, 8.0];
     for (x, expected) in [
@@ -209,7 +209,7 @@ fn the_first_of_several_maxima_has_the_gradient() {
     ] {
         let clear = clear::evaluate(&program, &weights, &[&x, &g], 1, &mut |_, _| ()).unwrap();
         assert_eq!(clear[0], expected);
-        let (private, _) = session.run(&[&x, &g], 1, &mut |_, _, _| ()).unwrap();
+        let (private, _) = session.run_rows(&[&x, &g], 1, &mut |_, _, _| ()).unwrap();
         assert_eq!(private[0], expected);
     }
 }

@@ -15,8 +15,8 @@ use super::*;
 use crate::Protocol;
 use crate::clear;
 use crate::graph::{Bounds, Graph};
-use crate::local::LocalSession;
 use crate::program::{Numbers, Weights};
+use crate::session::Session;
 
 /// Numbers in -1..1 that look random.
 fn pseudo(count: usize, salt: u64) -> Vec<f32> {
@@ -156,8 +156,8 @@ impl Case<'_> {
 
         let inputs: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
         for (protocol, tolerance) in self.protocols {
-            let mut session = LocalSession::new(&program, &weights, *protocol, [9; 32]).unwrap();
-            let (outputs, _) = session.run(&inputs, 1, &mut |_, _, _| ()).unwrap();
+            let mut session = Session::local(&program, &weights, *protocol, [9; 32]).unwrap();
+            let (outputs, _) = session.run_rows(&inputs, 1, &mut |_, _, _| ()).unwrap();
             for (i, (output, clear)) in apart(&outputs[0], &sizes).iter().zip(first).enumerate() {
                 let name = format!("{} under {protocol:?}, output {i}", self.name);
                 close(&name, output, &wide(clear), f64::from(*tolerance));

@@ -33,8 +33,8 @@ fn everywhere(
     let clear = clear::evaluate(&program, &weights, inputs, 1, &mut |_, _| ()).unwrap();
     let clear = apart(&clear[0], &sizes);
     for protocol in protocols {
-        let mut session = LocalSession::new(&program, &weights, *protocol, [8; 32]).unwrap();
-        let (outputs, _) = session.run(inputs, 1, &mut |_, _, _| ()).unwrap();
+        let mut session = Session::local(&program, &weights, *protocol, [8; 32]).unwrap();
+        let (outputs, _) = session.run_rows(inputs, 1, &mut |_, _, _| ()).unwrap();
         for (i, (output, clear)) in apart(&outputs[0], &sizes).iter().zip(&clear).enumerate() {
             close(&format!("{protocol:?}, output {i}"), output, &wide(clear), tolerance);
         }
