@@ -262,7 +262,7 @@ fn what_batch_normalisation_knows_stays_its_owners() {
     }
     assert_eq!(variables, 2);
     assert_eq!(format!("{:?}", moments()), "Moments(3 channels, hidden)");
-    // What must not be told apart in a program: other values, of the same bounds.
+    // Nor do their values stand anywhere else in what all parties agree on.
     let bytes = program.to_bytes();
     for value in scale.iter().chain(&shift) {
         let (single, double) = (value.to_le_bytes(), f64::from(*value).to_le_bytes());
