@@ -93,6 +93,12 @@ impl Builder {
         }
         kept.reverse();
         self.steps = kept;
+        // Outputs leave in the program's order, whichever is there first: who receives one is known by its place.
+        let mut latest = 0;
+        for placed in self.steps.iter_mut().filter(|placed| matches!(placed.step, Step::Output(_))) {
+            latest = latest.max(placed.level);
+            placed.level = latest;
+        }
         self.steps.sort_by_key(|placed| placed.level);
         (self.shapes, self.steps)
     }
