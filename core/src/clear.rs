@@ -62,6 +62,9 @@ pub(crate) struct Value {
     pub(crate) samples: usize,
 }
 
+/// A function of one sample: its shape and its row.
+type OfSample<'a> = &'a dyn Fn(&[u32], &[f32]) -> Vec<f32>;
+
 /// What `node` makes of its operands; inputs and variables have none, and no value here.
 pub(crate) fn compute(node: &Node, operands: &[(&Node, &Value)]) -> Value {
     let samples = operands.iter().map(|(_, value)| value.samples).max().unwrap_or(1);
@@ -75,7 +78,7 @@ pub(crate) fn compute(node: &Node, operands: &[(&Node, &Value)]) -> Value {
         _ => Vec::new(),
     };
     // Every sample of the first operand by itself.
-    let by_sample = |f: &dyn Fn(&[u32], &[f32]) -> Vec<f32>| {
+    let by_sample = |f: OfSample<'_>| {
         of(0).map_or_else(Vec::new, |(x, value)| {
             value.rows.chunks(x.elements().max(1)).flat_map(|row| f(&x.shape, row)).collect()
         })

@@ -367,7 +367,7 @@ impl Op {
                 let axis = *axis as usize;
                 let [first, rest @ ..] = shapes.as_slice() else { return refuse("there is nothing to put together") };
                 let alike = |x: &&[u32]| x.len() == first.len() && without(axis, x) == without(axis, first);
-                if axis >= first.len() || !rest.iter().all(|x| alike(x)) {
+                if axis >= first.len() || !rest.iter().all(alike) {
                     return refuse(&format!("they may differ in axis {axis} alone"));
                 }
                 let sum = shapes.iter().filter_map(|x| x.get(axis)).try_fold(0u32, |all, n| all.checked_add(*n));

@@ -243,6 +243,14 @@ impl Lowering<'_> {
         (0..self.fraction()).find(exact).unwrap_or(self.fraction())
     }
 
+    /// The fewest bits after the point that a constant wants; `None` for what is no constant.
+    fn least_fraction(&self, value: &Value) -> Option<u32> {
+        match &value.held {
+            Held::Constant(values) => Some(self.exact_fraction(values)),
+            _ => None,
+        }
+    }
+
     /// A constant on a wire.
     fn constant_wire<K: Linear>(&mut self, values: &[f64], fraction: u32) -> Result<Wire<K>, PlanError> {
         let encoded = values.iter().map(|x| self.encode(*x, fraction)).collect::<Result<_, _>>()?;
@@ -472,17 +480,18 @@ impl Lowering<'_> {
 
     /// Both with the same number of bits after the point.
     fn aligned(&mut self, mut x: Value, mut y: Value) -> Result<(Value, Value), PlanError> {
-        let free = |value: &Value| matches!(value.held, Held::Constant(_));
-        let fraction = match (free(&x), free(&y)) {
-            (true, true) => self.fraction(),
-            (true, false) => y.fraction,
-            (false, true) => x.fraction,
-            (false, false) => {
+        // A constant takes the other's scale, unless it needs more bits after the point: beside integers, say.
+        match (self.least_fraction(&x), self.least_fraction(&y)) {
+            (None, None) => {
                 self.beside(&mut x, y.fraction);
                 self.beside(&mut y, x.fraction);
-                x.fraction.max(y.fraction)
             }
-        };
+            (least_x, least_y) => {
+                x.fraction = least_x.unwrap_or(x.fraction);
+                y.fraction = least_y.unwrap_or(y.fraction);
+            }
+        }
+        let fraction = x.fraction.max(y.fraction);
         Ok((self.at(&x, fraction)?, self.at(&y, fraction)?))
     }
 
@@ -539,11 +548,11 @@ impl Lowering<'_> {
     pub(crate) fn squared(&mut self, id: Id, x: &Value) -> Result<Value, PlanError> {
         let fraction = 2 * x.fraction;
         if x.is_public() {
-            let wire = self.public_wire(&x)?;
+            let wire = self.public_wire(x)?;
             let product = Bilinear::Elementwise { elements: self.builder.elements(&wire) };
             return Ok(Value::public(public_product(&mut self.builder, product, wire, wire), fraction));
         }
-        let masked = self.masked(id, &x)?;
+        let masked = self.masked(id, x)?;
         Ok(Value::private(square(&mut self.builder, masked), fraction))
     }
 
@@ -795,9 +804,8 @@ impl Lowering<'_> {
         let shapes: Vec<Vec<u32>> =
             parts.iter().filter_map(|id| self.program.node(*id)).map(|node| node.shape.clone()).collect();
         let mut values = parts.iter().map(|id| self.value(*id)).collect::<Result<Vec<_>, _>>()?;
-        let free = |value: &Value| matches!(value.held, Held::Constant(_));
-        let largest = values.iter().filter(|value| !free(value)).map(|value| value.fraction).max();
-        let fraction = largest.unwrap_or(self.fraction());
+        let wanted = values.iter().map(|value| self.least_fraction(value).unwrap_or(value.fraction));
+        let fraction = wanted.max().unwrap_or(0);
         for value in &mut values {
             self.beside(value, fraction);
             *value = self.at(value, fraction)?;

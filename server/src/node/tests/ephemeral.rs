@@ -1,7 +1,7 @@
 //! Programs that live only as long as their deployer's link, and sessions that use them.
 
 use ndarray::{ArrayD, IxDyn};
-use selkie::local::LocalSession;
+use selkie::Session as Local;
 
 use super::*;
 use crate::client::Keys;
@@ -53,11 +53,11 @@ async fn a_remote_run_gives_and_costs_what_a_local_one_does() {
     let three = Three::new().await;
     let network = network(2.0);
     let mut remote = three.remote(&network, Keys::new()).await.unwrap();
-    let mut local = LocalSession::new(&network.0, &network.1, Protocol::default(), [3; 32]).unwrap();
+    let mut local = Local::local(&network.0, &network.1, Protocol::default(), [3; 32]).unwrap();
     for batch in [1, 3, 2] {
         let values: Vec<f32> = (0..4 * batch).map(|i| (i as f32 * 0.37).sin()).collect();
         let ran = remote.run(&[("x", array(&[batch, 4], values.clone()).view())]).await.unwrap();
-        let (wanted, moved) = local.run(&[&values], batch, &mut |_, _, _| ()).unwrap();
+        let (wanted, moved) = local.run_rows(&[&values], batch, &mut |_, _, _| ()).unwrap();
         assert_eq!(ran.outputs.len(), 1);
         assert_eq!(ran.outputs[0].player, "c");
         // Neither has rounded anything: products leave at full scale.
