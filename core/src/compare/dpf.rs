@@ -122,7 +122,7 @@ struct Path {
     index: [u8; GROUP],
     seeds: [Blocks; 2],
     hashes: [Blocks; 2],
-    /// seeds[0] ⊕ seeds[1], on every level.
+    /// The first seeds ⊕ the second, on every level.
     delta: Blocks,
 }
 

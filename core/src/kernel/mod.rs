@@ -1,8 +1,8 @@
 //! Matrix product and convolution, over ring lanes and over f32.
 //!
 //! Lanes wrap modulo 2^32 or 2^64; whoever works in a narrower ring reduces the results. No branch and no address depends
-//! on an element. [`panel`] is the inner kernel, [`matmul`] and [`conv`] bring their operands into its form, [`simd`]
-//! chooses the instructions, and [`threads`] cuts large products into parts. Whatever is chosen, each sum is made in the
+//! on an element. `panel` is the inner kernel, `matmul` and `conv` bring their operands into its form, `simd`
+//! chooses the instructions, and `threads` cuts large products into parts. Whatever is chosen, each sum is made in the
 //! order of its definition, so the results are the same.
 
 mod conv;

@@ -12,6 +12,7 @@ pub(super) const LANES: usize = 16;
 
 /// [`LANES`] elements at once. The types of a level are named by [`Level::run`] alone, where its instructions are known to
 /// exist.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unreachable_pub, reason = "only x86-64 has levels to choose from"))]
 pub trait Vector<T>: Copy {
     /// The elements of an array.
     fn load(from: &[T; LANES]) -> Self;
