@@ -174,7 +174,7 @@ async fn impolite_clients_disturb_nobody() {
     assert!(refusal(&mut socket).await.message.contains("same release"));
     say(&mut socket, Request::Describe { version: VERSION, session, model: "m".into(), protocol: Some("x".into()) })
         .await;
-    assert!(refusal(&mut socket).await.message.contains("securenn"));
+    assert!(refusal(&mut socket).await.message.contains(Protocol::default().name()));
     say(&mut socket, Request::Part { session, index: 0, bytes: vec![0] }).await;
     assert_eq!(refusal(&mut socket).await.code, Code::Usage);
     say(&mut socket, Request::Describe { version: VERSION, session, model: "m".into(), protocol: None }).await;

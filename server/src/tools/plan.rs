@@ -335,8 +335,9 @@ mod tests {
         assert_eq!(keys(&document["memory_peak_bytes"]), ["crypto-producer", "server0", "server1"].into());
         let link = ["from", "to", "phase", "payload_bytes", "wire_bytes"];
         assert!(document["links"].as_array().unwrap().iter().all(|one| keys(one) == link.into()));
-        let layer = ["name", "op", "shape", "rounds", "online_bytes", "offline_bytes", "bound_bits", "bound_from"];
-        assert!(document["layers"].as_array().unwrap().iter().all(|one| keys(one) == layer.into()));
+        let layer = "name op shape rounds online_bytes offline_bytes bound_bits bound bound_from error_bound";
+        let layer: BTreeSet<&str> = layer.split_whitespace().collect();
+        assert!(document["layers"].as_array().unwrap().iter().all(|one| keys(one) == layer));
         assert_eq!((&document["model"], &document["batch"]), (&"B".into(), &3.into()));
         assert_eq!((&document["schema"], &document["protocol"]), (&SCHEMA.into(), &"table".into()));
         let layers = document["layers"].as_array().unwrap();
