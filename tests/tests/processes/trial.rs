@@ -126,7 +126,8 @@ impl Trial {
     }
 
     pub(crate) fn deploy(&self, model: &str, name: &str) -> Ended {
-        self.run(&["deploy", model, "--name", name, "--config", "cluster.toml"])
+        // SecureNN takes long enough for a party to be killed in the middle of it.
+        self.run(&["deploy", model, "--name", name, "--config", "cluster.toml", "--protocol", "securenn"])
     }
 
     /// Starts a party; its log goes to a file.
