@@ -16,7 +16,7 @@ const elements = (...values) => Buffer.from(BigUint64Array.from(values).buffer);
 /** Three numbers in, two out, in the ring of 64 bits with 16 after the point. */
 const SPEC = bytes(
   ...[new Uint8Array(32).fill(1), new Uint8Array(32).fill(2), text("securenn"), [64, 16]],
-  ...[1, text("prediction-client"), text("x"), [1, 3], floats(-1, 1), [0]],
+  ...[1, text("prediction-client"), text("x"), [1, 3], floats(-1, 1), [1, 0, 0]],
   ...[1, text("prediction-client"), [1, 2], 16],
 );
 /** Rounds, bytes sent, from the crypto producer, dealt ahead, on the wire; the plan's four; microseconds. */
