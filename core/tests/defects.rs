@@ -80,16 +80,15 @@ fn products_with_public_operands_send_nothing() {
 fn no_product_puts_both_shares_at_one_server() {
     for protocol in Protocol::ALL {
         for (name, left, right, build) in PRODUCTS {
-            // Variables, whose shares can be looked at, added to something, so that they are opened in the query.
+            // Variables, whose shares can be looked at; something is added, so that they are opened in the query as they are.
             let mut bench = Bench::default();
-            let (x, y, zero) = (quarters(left, 1), quarters(right, 2), array(&[1], &[0.0]));
+            let (x, y) = (quarters(left, 1), quarters(right, 2));
             let tx = bench.tensor(Form::PrivateVariable, &x, false);
             let ty = bench.tensor(Form::PrivateVariable, &y, false);
-            let nothing = bench.tensor(Form::PrivateInput, &zero, false);
-            let (sx, sy) = (tx.add(&nothing).unwrap(), ty.add(&nothing).unwrap());
+            let (sx, sy) = (tx.add(0.0).unwrap(), ty.add(0.0).unwrap());
             bench.output(&build(&sx, &sy).unwrap());
             bench.output(&sx);
-            let (session, outputs, sent) = frames(&bench, &[&[0.0]], *protocol);
+            let (session, outputs, sent) = frames(&bench, &[], *protocol);
             assert_eq!(outputs[1], flat(&x));
             let mut shares = BTreeSet::new();
             for variable in ["x1", "x2"] {
@@ -133,18 +132,25 @@ fn no_two_tensors_have_the_same_randomness() {
                 count += 1;
             }
         }
-        // The same inputs three times over: nothing that is sent is ever sent again.
+        // The same inputs three times over: nothing that is sent is ever sent again, and no two openings are the same, though
+        // what is opened under a mask is always 1.
         for _ in 0..3 {
+            let mut halves: [Vec<u64>; 2] = Default::default();
             session
-                .run_rows(&inputs, 1, &mut |_, _, frame| {
-                    for word in words(&frame.payload) {
-                        seen.insert(word);
-                        count += 1;
-                    }
+                .run_rows(&inputs, 1, &mut |from, _, frame| match from {
+                    Role::Server0 => halves[0].extend(words(&frame.payload)),
+                    Role::Server1 => halves[1].extend(words(&frame.payload)),
+                    Role::CryptoProducer => panic!("the crypto producer has nothing to say to a product"),
                 })
                 .unwrap();
+            assert_eq!(halves[0].len(), halves[1].len());
+            let opened = halves[0].iter().zip(&halves[1]).map(|(a, b)| a.wrapping_add(*b));
+            for word in halves.iter().flatten().copied().chain(opened) {
+                seen.insert(word);
+                count += 1;
+            }
         }
-        assert!(count >= 2 * 4 * 32 + 3 * 2 * 4 * 32, "{protocol}: {count}");
+        assert!(count >= 2 * 4 * 32 + 3 * 3 * 4 * 32, "{protocol}: {count}");
         assert_eq!(seen.len(), count, "{protocol}: all of these are uniform in 64 bits, two are equal");
     }
 }
