@@ -1,0 +1,64 @@
+//! What both tutorials share: two flags, and a session that is here or over three parties.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use ndarray::{ArrayD, ArrayViewD};
+use selkie::Protocol;
+use selkie::program::{Program, Weights};
+use selkie_server::tools::protocol;
+
+/// Which protocol, and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Parties {
+    /// The protocol.
+    #[arg(long, value_parser = protocol, default_value_t)]
+    pub(crate) protocol: Protocol,
+    /// Run over the three parties of this configuration instead of in this process.
+    #[arg(long, value_name = "cluster.toml")]
+    pub(crate) remote: Option<PathBuf>,
+}
+
+/// Who receives what.
+pub(crate) type Outputs = Vec<(String, ArrayD<f32>)>;
+
+/// A program at three parties.
+#[derive(Debug)]
+pub(crate) enum Session {
+    /// All of them in this process.
+    Local(Box<selkie::Session>),
+}
+
+impl Session {
+    /// All three parties in this process, for trying things out.
+    pub(crate) fn local(program: &Program, weights: &Weights, protocol: Protocol) -> Result<Self, Box<dyn Error>> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)?;
+        Ok(Self::Local(Box::new(selkie::Session::local(program, weights, protocol, seed)?)))
+    }
+
+    /// Three parties wherever `cluster` says.
+    pub(crate) fn remote(
+        cluster: &Path,
+        _program: &Program,
+        _weights: &Weights,
+        _protocol: Protocol,
+    ) -> Result<Self, Box<dyn Error>> {
+        Err(format!("this version runs tutorials in one process only; leave out --remote {}", cluster.display()).into())
+    }
+
+    /// What each server holds of a variable, where all parties are in this process.
+    #[allow(dead_code, reason = "one tutorial looks at it")]
+    pub(crate) fn shares_of(&self, variable: &str) -> Result<Option<[Vec<u64>; 2]>, Box<dyn Error>> {
+        match self {
+            Self::Local(session) => Ok(Some(session.shares_of(variable)?)),
+        }
+    }
+
+    /// One run: who receives what.
+    pub(crate) fn run(&mut self, inputs: &[(&str, ArrayViewD<'_, f32>)]) -> Result<Outputs, Box<dyn Error>> {
+        match self {
+            Self::Local(session) => Ok(session.run(inputs)?.outputs),
+        }
+    }
+}

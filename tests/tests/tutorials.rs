@@ -1,0 +1,91 @@
+//! The tutorials in `server/examples` print what they say, under every protocol.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed test may panic")]
+
+use std::process::Command;
+
+use selkie::Protocol;
+
+/// What a tutorial prints. Cargo builds examples with the tests, beside them.
+fn tutorial(name: &str, arguments: &[&str], data: Option<&std::ffi::OsStr>) -> Vec<String> {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(
+        program.exists(),
+        "{} is missing: build it with `cargo build -p selkie-server --examples`",
+        program.display()
+    );
+    let mut command = Command::new(program);
+    command.args(arguments).env_remove("SELKIE_MNIST_DIR");
+    if let Some(data) = data {
+        command.env("SELKIE_MNIST_DIR", data);
+    }
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} {arguments:?}: {out}{err}");
+    out.lines().map(str::to_owned).collect()
+}
+
+/// The numbers of a printed list.
+fn numbers<T: std::str::FromStr<Err: std::fmt::Debug>>(line: &str, before: &str) -> Vec<T> {
+    let list = line.strip_prefix(before).unwrap_or_else(|| panic!("{line:?} begins with {before:?}"));
+    list.trim_matches(['[', ']']).split(", ").map(|number| number.parse().unwrap()).collect()
+}
+
+#[test]
+fn getting_started() {
+    for protocol in Protocol::ALL {
+        let mut before: Option<Vec<i64>> = None;
+        for _ in 0..2 {
+            let lines = tutorial("getting_started", &["--protocol", protocol.name()], None);
+            assert_eq!(lines.len(), 6, "{lines:?}");
+            assert_eq!(lines[0], "variable: public [3]");
+            assert_eq!(lines[1], "public variable * 2: receiver receives [2, 4, 6]");
+            assert_eq!(lines[2], "variable: private [3]");
+            let shares: [Vec<i64>; 2] =
+                [numbers(&lines[3], "server0's share: "), numbers(&lines[4], "server1's share: ")];
+            let sums: Vec<i64> = shares[0].iter().zip(&shares[1]).map(|(a, b)| a.wrapping_add(*b)).collect();
+            assert_eq!(sums, [1 << 16, 2 << 16, 3 << 16]);
+            assert_eq!(lines[5], "private variable * 2: receiver receives [2, 4, 6]");
+            // Shared anew.
+            assert!(before.replace(shares[0].clone()).is_none_or(|before| before != shares[0]));
+        }
+    }
+}
+
+/// Five batches of twenty predictions, and an accuracy that is what their lists say.
+fn five_batches(lines: &[String], least: f64) {
+    let start = lines.iter().position(|line| line.starts_with("EXPECT: ")).unwrap();
+    let (batches, last) = lines[start..].split_at(15);
+    let mut hits = 0;
+    for batch in batches.chunks(3) {
+        let (expected, actual): (Vec<u8>, Vec<u8>) = (numbers(&batch[0], "EXPECT: "), numbers(&batch[1], "ACTUAL: "));
+        assert_eq!((expected.len(), actual.len()), (20, 20));
+        let right = expected.iter().zip(&actual).filter(|(a, b)| a == b).count();
+        assert_eq!(batch[2], format!("accuracy: {}", right as f64 / 20.0));
+        hits += right;
+    }
+    assert_eq!(last, [format!("accuracy over all batches: {}", hits as f64 / 100.0)]);
+    assert!(hits as f64 / 100.0 >= least, "{lines:?}");
+}
+
+#[test]
+fn mnist() {
+    for protocol in Protocol::ALL {
+        let lines = tutorial("mnist", &["--protocol", protocol.name()], None);
+        assert!(lines[0].starts_with("SELKIE_MNIST_DIR is not set"), "{lines:?}");
+        assert!(lines.contains(&format!("protocol: {protocol}")));
+        five_batches(&lines, if protocol.compares() { 0.95 } else { 0.9 });
+    }
+    let Some(data) = std::env::var_os("SELKIE_MNIST_DIR") else {
+        eprintln!("SELKIE_MNIST_DIR is not set: the tutorial is tested with the project's own drawings alone");
+        return;
+    };
+    for protocol in Protocol::ALL {
+        let lines = tutorial("mnist", &["--protocol", protocol.name()], Some(&data));
+        assert!(lines.iter().any(|line| line.starts_with("training complete")), "{lines:?}");
+        five_batches(&lines, 0.93);
+    }
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/models/demo.onnx");
+    five_batches(&tutorial("mnist", &["--model", model], Some(&data)), 0.95);
+}
