@@ -187,8 +187,9 @@ pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported, Error>
 pub fn untrained(net: Net, options: &ImportOptions) -> Result<Program, Error> {
     let (graph, _) = graph(&net.untrained(0), options)?;
     let Numbers { ring_bits, fraction_bits } = options.numbers;
-    // Comparisons leave three bits of the ring free, and their operands have twice the fraction.
-    let bits = ring_bits as i32 - 2 * fraction_bits as i32 - 3;
+    // Comparisons leave three bits of the ring free, and their operands have twice the fraction; a mean of four has two
+    // bits more.
+    let bits = ring_bits as i32 - 2 * fraction_bits as i32 - if net.averages() { 5 } else { 3 };
     Ok(graph.compile(options.numbers, Bounds::Declared(bits))?)
 }
 
@@ -225,6 +226,15 @@ fn graph(model: &Model, options: &ImportOptions) -> Result<(Graph, Weights), Err
             Layer::Relu => x.relu()?,
             Layer::MaxPool { window, strides } => {
                 x.max_pool2d(Pooling { strides: strides.map(dimension), ..Pooling::of(window.map(dimension)) })?
+            }
+            Layer::AveragePool { window, strides, padding: [[top, bottom], [left, right]], padding_counts } => {
+                let [[top, bottom], [left, right]] = [[*top, *bottom], [*left, *right]].map(|ends| ends.map(dimension));
+                let how = Pooling { strides: strides.map(dimension), ..Pooling::of(window.map(dimension)) };
+                if *padding_counts && [top, bottom, left, right] != [0; 4] {
+                    x.pad(&[[0, 0], [top, bottom], [left, right]])?.avg_pool2d(how)?
+                } else {
+                    x.avg_pool2d(Pooling { padding: Padding::Explicit([top, bottom, left, right]), ..how })?
+                }
             }
             Layer::Flatten => x.flatten()?,
             Layer::Affine { mean, std } => x.normalise(f64::from(*mean), f64::from(*std))?,
@@ -315,6 +325,26 @@ mod tests {
     }
 
     #[test]
+    fn averages_are_those_of_the_reference_runtime() {
+        for padding in [[[0, 0], [0, 0]], [[1, 1], [1, 0]], [[2, 0], [0, 1]]] {
+            for padding_counts in [false, true] {
+                let pool = Layer::AveragePool { window: [3, 2], strides: [2, 1], padding, padding_counts };
+                let model = Model { input: vec![1, 28, 28], layers: vec![pool, Layer::Flatten] };
+                let Imported { program, weights } = import(&model, &ImportOptions::default()).unwrap();
+                let images = images(2);
+                let flat: Vec<f32> = images.iter().copied().collect();
+                let ours = clear::evaluate(&program, &weights, &[&flat], 2, &mut |_, _| ()).unwrap();
+                let reference = onnx::Plaintext::new(&onnx::write(&model).unwrap()).unwrap();
+                let theirs = reference.logits(images.view()).unwrap();
+                assert_eq!(ours[0].len(), theirs.len());
+                for (ours, theirs) in ours[0].iter().zip(&theirs) {
+                    assert!((ours - theirs).abs() < 1e-5, "{padding:?} {padding_counts}: {ours} {theirs}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn labels_alone_are_revealed_on_request() {
         let options = ImportOptions { label_only: true, ..ImportOptions::default() };
         let Imported { program, .. } = import(&Net::D.untrained(1), &options).unwrap();
@@ -359,10 +389,15 @@ mod tests {
                 ImportOptions { numbers: numbers(ring).unwrap(), label_only: true, ..ImportOptions::default() };
             for net in Net::ALL {
                 let program = untrained(net, &options).unwrap();
-                // An index cannot be larger than there are candidates, whatever anybody declares.
+                // An index cannot be larger than there are candidates, whatever anybody declares, and constants are known.
                 let index = program.nodes().iter().position(|node| matches!(node.op, Op::ArgMax { .. })).unwrap();
-                let values = program.nodes().iter().take(index);
-                assert!(values.into_iter().all(|node| node.bound.origin == Origin::Declared));
+                let known = |op: &Op| match op {
+                    Op::Constant { .. } => true,
+                    Op::Arrange { x, .. } => matches!(program.node(*x).unwrap().op, Op::Constant { .. }),
+                    _ => false,
+                };
+                let mut values = program.nodes().iter().take(index).filter(|node| !known(&node.op));
+                assert!(values.all(|node| node.bound.origin == Origin::Declared));
                 selkie::plan::Plan::new(&program, selkie::Protocol::SecureNn).unwrap();
             }
         }

@@ -27,8 +27,7 @@ pub use write::write;
 pub const MAX_FILE: usize = 64 << 20;
 
 /// What nodes a file may have: part of the error about any other.
-pub(crate) const SUPPORTED: &str =
-    "Gemm, MatMul, Add, Sub, Mul, Div, Conv, Relu, MaxPool, Flatten, Reshape, Identity, Constant and a final ArgMax";
+pub(crate) const SUPPORTED: &str = "Gemm, MatMul, Add, Sub, Mul, Div, Conv, Relu, MaxPool, AveragePool, Flatten, Reshape, Identity, Constant and a final ArgMax";
 
 /// A network as a list of layers, each fed by the one before.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +68,18 @@ pub enum Layer {
         /// Down, across.
         strides: [usize; 2],
     },
+    /// The mean of every window; incomplete windows are dropped.
+    AveragePool {
+        /// Rows, columns.
+        window: [usize; 2],
+        /// Down, across.
+        strides: [usize; 2],
+        /// `[[top, bottom], [left, right]]`.
+        padding: [[usize; 2]; 2],
+        /// Whether padding counts as zeros (ONNX's `count_include_pad`), or a window's mean is that of the image's
+        /// elements in it alone.
+        padding_counts: bool,
+    },
     /// One sample's elements in a row, the last dimension fastest.
     Flatten,
     /// `(x - mean) / std`.
@@ -107,6 +118,7 @@ impl Layer {
             Self::Conv2D { .. } => "conv2d",
             Self::Relu => "relu",
             Self::MaxPool { .. } => "maxpool",
+            Self::AveragePool { .. } => "averagepool",
             Self::Flatten => "flatten",
             Self::Affine { .. } => "affine",
             Self::ArgMax => "argmax",

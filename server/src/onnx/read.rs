@@ -135,6 +135,7 @@ impl<'a> Chain<'a> {
                     }
                     "Conv" => self.conv(node)?,
                     "MaxPool" => self.max_pool(node)?,
+                    "AveragePool" => self.average_pool(node)?,
                     "Relu" => self.model.layers.push(Layer::Relu),
                     "Flatten" => {
                         expect(node, "axis", 1, &[1])?;
@@ -212,22 +213,42 @@ impl<'a> Chain<'a> {
             return Err("kernel_shape differs from the filters".to_owned());
         }
         let strides = pair(node, "strides", [1, 1])?;
-        let padding = match attribute(node, "auto_pad").map(|a| a.s.as_slice()) {
-            None | Some(b"NOTSET") => pads(node)?,
-            Some(b"VALID") => [[0; 2]; 2],
+        let padding = self.padding(node, [rows, columns], strides)?;
+        let bias = self.bias(node, count)?;
+        self.model.layers.push(Layer::Conv2D { filters, bias, strides, padding });
+        Ok(())
+    }
+
+    /// `[[top, bottom], [left, right]]`, given or to be worked out.
+    fn padding(
+        &self,
+        node: &pb::NodeProto,
+        window: [usize; 2],
+        strides: [usize; 2],
+    ) -> Result<[[usize; 2]; 2], String> {
+        match attribute(node, "auto_pad").map(|a| a.s.as_slice()) {
+            None | Some(b"NOTSET") => pads(node),
+            Some(b"VALID") => Ok([[0; 2]; 2]),
             Some(kind @ (b"SAME_UPPER" | b"SAME_LOWER")) => {
                 let [.., height, width] = *self.shape().as_slice() else {
                     return Err("its input is no image".to_owned());
                 };
                 let upper = kind == b"SAME_UPPER";
-                [same(height, rows, strides[0], upper)?, same(width, columns, strides[1], upper)?]
+                Ok([same(height, window[0], strides[0], upper)?, same(width, window[1], strides[1], upper)?])
             }
-            Some(other) => {
-                return Err(format!("auto_pad {} is not supported", String::from_utf8_lossy(other)));
-            }
-        };
-        let bias = self.bias(node, count)?;
-        self.model.layers.push(Layer::Conv2D { filters, bias, strides, padding });
+            Some(other) => Err(format!("auto_pad {} is not supported", String::from_utf8_lossy(other))),
+        }
+    }
+
+    fn average_pool(&mut self, node: &pb::NodeProto) -> Result<(), String> {
+        ones(node, "dilations")?;
+        expect(node, "ceil_mode", 0, &[0])?;
+        expect(node, "count_include_pad", 0, &[0, 1])?;
+        let window = pair(node, "kernel_shape", [0, 0])?;
+        let strides = pair(node, "strides", [1, 1])?;
+        let padding = self.padding(node, window, strides)?;
+        let padding_counts = integer(node, "count_include_pad", 0) == 1;
+        self.model.layers.push(Layer::AveragePool { window, strides, padding, padding_counts });
         Ok(())
     }
 

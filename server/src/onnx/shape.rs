@@ -68,6 +68,14 @@ impl Layer {
                 places(rows, window[0], strides[0], [0; 2])?,
                 places(columns, window[1], strides[1], [0; 2])?,
             ]),
+            (
+                Self::AveragePool { window, strides, padding: [vertical, horizontal], .. },
+                &[channels, rows, columns],
+            ) => Ok(vec![
+                channels,
+                places(rows, window[0], strides[0], *vertical)?,
+                places(columns, window[1], strides[1], *horizontal)?,
+            ]),
             (Self::Relu, shape) => Ok(shape.to_vec()),
             (Self::Affine { mean, std }, shape) => {
                 if !mean.is_finite() || !std.is_normal() {
@@ -78,7 +86,7 @@ impl Layer {
             (Self::Flatten, shape) => product(shape).map(|n| vec![n]).ok_or_else(|| format!("{shape:?} is too large")),
             (Self::ArgMax, &[_]) => Ok(vec![1]),
             (Self::Dense { .. } | Self::ArgMax, shape) => Err(format!("its input is {shape:?}; flatten it first")),
-            (Self::Conv2D { .. } | Self::MaxPool { .. }, shape) => {
+            (Self::Conv2D { .. } | Self::MaxPool { .. } | Self::AveragePool { .. }, shape) => {
                 Err(format!("its input is {shape:?}, not [channels, rows, columns]"))
             }
         }

@@ -67,6 +67,10 @@ fn shapes_are_those_of_the_literature() {
     assert_eq!(elements(Net::B), [9216, 2304, 2304, 1024, 256, 256, 256, 100, 100, 10]);
     assert_eq!(elements(Net::C), [11520, 2880, 2880, 3200, 800, 800, 800, 500, 500, 10]);
     assert_eq!(elements(Net::D), [980, 980, 980, 100, 100, 10]);
+    for (average, most) in [(Net::BAvg, Net::B), (Net::CAvg, Net::C)] {
+        assert_eq!(elements(average), elements(most));
+        assert_eq!(average.untrained(1).parameters(), most.untrained(1).parameters());
+    }
     assert_eq!(elements(Net::Demo), [1568, 1568, 784, 784, 784, 64, 64, 10]);
 }
 
@@ -98,6 +102,73 @@ fn the_plaintext_runtime_computes_what_the_layers_mean() {
     let runtime = Plaintext::new(&write(&model).unwrap()).unwrap();
     let logits = runtime.logits(image.view()).unwrap();
     assert!(logits.row(0).iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{logits} {expected}");
+}
+
+/// One average-pooling of a 5x7 image of two channels.
+fn averaging(padding: [[usize; 2]; 2], padding_counts: bool) -> Model {
+    let (window, strides) = ([3, 2], [2, 1]);
+    Model {
+        input: vec![2, 5, 7],
+        layers: vec![Layer::AveragePool { window, strides, padding, padding_counts }, Layer::Flatten],
+    }
+}
+
+/// By hand: means with and without padding, counted both ways.
+#[test]
+fn averages_are_counted_as_onnx_says() {
+    let images = Array2::from_shape_fn((3, 70), |(n, i)| ((n * 31 + i * 17) % 23) as f32 / 8.0 - 1.0);
+    for padding in [[[0, 0], [0, 0]], [[1, 1], [1, 0]], [[2, 0], [0, 1]]] {
+        for padding_counts in [false, true] {
+            let model = averaging(padding, padding_counts);
+            let file = write(&model).unwrap();
+            assert_eq!(read(&file).unwrap(), model);
+            let [[top, bottom], [left, right]] = padding;
+            let (rows, columns) = ((5 + top + bottom - 3) / 2 + 1, 7 + left + right - 1);
+            let mean = |n: usize, channel: usize, row: usize, column: usize| {
+                let places = (0..6).map(|k| (2 * row + k / 2, column + k % 2));
+                let inside = places.filter(|(y, x)| (top..5 + top).contains(y) && (left..7 + left).contains(x));
+                let pixels: Vec<f32> =
+                    inside.map(|(y, x)| images[[n, channel * 35 + (y - top) * 7 + x - left]]).collect();
+                pixels.iter().sum::<f32>() / if padding_counts { 6.0 } else { pixels.len() as f32 }
+            };
+            let logits = Plaintext::new(&file).unwrap().logits(images.view()).unwrap();
+            assert_eq!(logits.dim(), (3, 2 * rows * columns), "{padding:?}");
+            for ((n, at), logit) in logits.indexed_iter() {
+                let expected = mean(n, at / (rows * columns), at / columns % rows, at % columns);
+                assert!((logit - expected).abs() < 1e-5, "{padding:?} {padding_counts}: {logit} {expected}");
+            }
+        }
+    }
+    // SAME is worked out; opset's defaults are strides of 1 and padding that does not count.
+    let same = |kind: &[u8]| {
+        changed(&averaging([[0; 2]; 2], false), |graph| {
+            graph.node[0].attribute.retain(|a| a.name == "kernel_shape");
+            graph.node[0].attribute.push(pb::AttributeProto {
+                name: "auto_pad".to_owned(),
+                r#type: pb::attribute_proto::AttributeType::String as i32,
+                s: kind.to_vec(),
+                ..Default::default()
+            });
+        })
+    };
+    for (kind, across) in [(b"SAME_UPPER", [0, 1]), (b"SAME_LOWER", [1, 0])] {
+        let (window, padding) = ([3, 2], [[1, 1], across]);
+        let expected = Layer::AveragePool { window, strides: [1, 1], padding, padding_counts: false };
+        assert_eq!(same(kind).unwrap().layers[0], expected);
+    }
+    assert!(same(b"SOME").unwrap_err().to_string().contains("auto_pad SOME"));
+    let strange = |attribute| {
+        changed(&averaging([[0; 2]; 2], false), |graph| {
+            graph.node[0].attribute.retain(|a| a.name != "count_include_pad");
+            graph.node[0].attribute.push(attribute);
+        })
+        .unwrap_err()
+        .to_string()
+    };
+    assert!(strange(int("ceil_mode", 1)).contains("ceil_mode is 1"));
+    assert!(strange(int("count_include_pad", 2)).contains("count_include_pad is 2"));
+    assert!(strange(ints("dilations", [2, 1])).contains("dilations"));
+    assert!(write(&averaging([[3, 0], [0, 0]], true)).unwrap_err().to_string().contains("makes no sense"));
 }
 
 #[test]

@@ -83,6 +83,15 @@ impl Writer {
                 let attributes = vec![ints("kernel_shape", *window), ints("strides", *strides)];
                 self.node(name, "MaxPool", Vec::new(), attributes);
             }
+            Layer::AveragePool { window, strides, padding: [[top, bottom], [left, right]], padding_counts } => {
+                let attributes = vec![
+                    ints("kernel_shape", *window),
+                    ints("strides", *strides),
+                    ints("pads", [*top, *left, *bottom, *right]),
+                    int("count_include_pad", i64::from(*padding_counts)),
+                ];
+                self.node(name, "AveragePool", Vec::new(), attributes);
+            }
             Layer::Flatten => self.node(name, "Flatten", Vec::new(), vec![int("axis", 1)]),
             Layer::Affine { mean, std } => {
                 let mean = self.weight(name, "mean", &[1], [mean]);

@@ -161,7 +161,7 @@ fn describe(planned: &Planned, program: &Program, plan: &Plan, args: &Args) -> S
     );
     for part in [
         costs(planned).to_string(),
-        layers(planned, program).to_string(),
+        layers(planned, program).to_string() + &approximations(planned, program),
         links(&planned.links).to_string(),
         memory(planned).to_string(),
         disclosures(planned),
@@ -209,6 +209,33 @@ fn layers(planned: &Planned, program: &Program) -> Table {
         ]);
     }
     table
+}
+
+/// What is approximated, on which range, and how far it may be off; nothing if all is exact but for roundings.
+fn approximations(planned: &Planned, program: &Program) -> String {
+    let mut table = Table::new(&[Align::Right, Align::Left, Align::Right, Align::Right]);
+    table.header(["wire", "approximated", "operand below", "off by at most"]);
+    let layers = planned.layers.iter().zip(program.nodes()).enumerate();
+    let mut none = true;
+    for (wire, (layer, node)) in layers.filter(|(_, (layer, _))| layer.error_bound > 0.0) {
+        none = false;
+        let operand = node.op.operands().into_iter().find_map(|id| program.node(id));
+        let limit = operand.map_or(f64::INFINITY, |operand| operand.bound.limit());
+        table.row([wire.to_string(), layer.op.clone(), at_most(limit), at_most(layer.error_bound)]);
+    }
+    if none { String::new() } else { format!("\n{table}") }
+}
+
+/// Three digits, rounded up: a bound stays one.
+fn at_most(bound: f64) -> String {
+    let unit = 10f64.powf(bound.log10().floor() - 2.0);
+    let rounded = (bound / unit).ceil() * unit;
+    if (0.001..1e4).contains(&rounded) {
+        let digits = (2.0 - rounded.log10().floor()).max(0.0) as usize;
+        format!("{rounded:.digits$}")
+    } else {
+        format!("{rounded:.2e}")
+    }
 }
 
 fn operation(program: &Program, node: &Node) -> String {
@@ -350,7 +377,7 @@ mod tests {
 
     #[test]
     fn people_are_told_everything_in_100_columns() {
-        for net in ["A", "B", "C", "D", "demo"] {
+        for net in ["A", "B", "C", "D", "B-avg", "C-avg", "demo"] {
             let args = args(&format!("--net {net} --batch 128"));
             let (name, program) = program(&args).unwrap();
             let plan = Plan::new(&program, Protocol::default()).unwrap();
@@ -361,6 +388,40 @@ mod tests {
             }
             assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
         }
+    }
+
+    /// A bound for every activation that is approximated, the same in the table and in the document; none for what is exact.
+    #[test]
+    fn plans_say_how_far_activations_may_be_off() {
+        for net in ["A", "B-avg", "demo"] {
+            let args = args(&format!("--net {net} --protocol pond"));
+            let (name, program) = program(&args).unwrap();
+            let plan = Plan::new(&program, Protocol::Pond).unwrap();
+            let planned = planned(&name, &program, &plan, 1);
+            let text = describe(&planned, &program, &plan, &args);
+            assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+            let document = serde_json::to_value(&planned).unwrap();
+            let mut activations = 0;
+            for (layer, node) in document["layers"].as_array().unwrap().iter().zip(program.nodes()) {
+                let bound = layer["error_bound"].as_f64().unwrap();
+                if matches!(node.op, Op::Relu { .. }) {
+                    activations += 1;
+                    let printed = at_most(bound);
+                    assert!(bound > 0.0 && text.lines().any(|line| line.ends_with(&printed)), "{bound}\n{text}");
+                } else {
+                    assert_eq!(bound, 0.0, "{node:?}");
+                }
+            }
+            assert!(activations > 1 && text.contains("off by at most"));
+        }
+        for bound in [1.0, 0.031_249, 0.000_123_45, 99.94, 7_024_148.07] {
+            let printed: f64 = at_most(bound).parse().unwrap();
+            assert!((bound * 0.999_999..bound * 1.01).contains(&printed), "{printed} {bound}");
+        }
+        let args = args("--net D");
+        let (name, program) = program(&args).unwrap();
+        let exact = Plan::new(&program, Protocol::default()).unwrap();
+        assert!(!describe(&planned(&name, &program, &exact, 1), &program, &exact, &args).contains("off by"));
     }
 
     #[test]

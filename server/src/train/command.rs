@@ -203,6 +203,10 @@ mod tests {
         assert_eq!((chosen.net, chosen.epochs, chosen.batch, chosen.seed), (Net::B, 5, 256, 9));
         assert!(chosen.augmentation.is_none() && !chosen.decay);
         assert!(options(&args(&["--net", "demo"])).augmentation.is_some());
+        for (name, net) in [("B-avg", Net::BAvg), ("b-avg", Net::BAvg), ("C-avg", Net::CAvg)] {
+            let chosen = options(&args(&["--net", name]));
+            assert_eq!((chosen.net, chosen.net.to_string().to_lowercase()), (net, name.to_lowercase()));
+        }
         assert!(Cli::try_parse_from(["train", "--net", "E"]).is_err());
     }
 

@@ -15,7 +15,9 @@ pub(super) enum Layer {
     Conv(Window, Weights),
     Relu,
     /// The maximum of every 2x2 square, apart by 2.
-    Pool(Shape),
+    MaxPool(Shape),
+    /// The mean of every 2x2 square, apart by 2.
+    AveragePool(Shape),
     /// From `[row][column][channel]` to the model files' `[channel][row][column]`.
     Flatten(Shape),
 }
@@ -29,15 +31,8 @@ impl Layer {
                 reshape(y, x.nrows())
             }
             Self::Relu => x.mapv(|v| v.max(0.0)),
-            Self::Pool(shape) => {
-                let mut y = Array2::zeros((x.nrows(), shape.len() / 4));
-                Zip::from(x.rows()).and(y.rows_mut()).for_each(|x, mut y| {
-                    if let (Some(x), Some(y)) = (x.as_slice(), y.as_slice_mut()) {
-                        pool(*shape, x, y);
-                    }
-                });
-                y
-            }
+            Self::MaxPool(shape) => pooled(*shape, x, |[a, b, c, d]| a.max(b).max(c.max(d))),
+            Self::AveragePool(shape) => pooled(*shape, x, |[a, b, c, d]| ((a + b) + (c + d)) / 4.0),
             Self::Flatten(shape) => transpose(x, shape.rows * shape.columns, shape.channels),
         }
     }
@@ -73,15 +68,8 @@ impl Layer {
                 });
                 (dx, None)
             }
-            Self::Pool(shape) => {
-                let mut dx = Array2::zeros(x.dim());
-                Zip::from(x.rows()).and(dy.rows()).and(dx.rows_mut()).for_each(|x, dy, mut dx| {
-                    if let (Some(x), Some(dy), Some(dx)) = (x.as_slice(), dy.as_slice(), dx.as_slice_mut()) {
-                        unpool(*shape, x, dy, dx);
-                    }
-                });
-                (dx, None)
-            }
+            Self::MaxPool(shape) => (unpooled(*shape, x, &dy, largest), None),
+            Self::AveragePool(shape) => (unpooled(*shape, x, &dy, |_| [0.25; 4]), None),
             Self::Flatten(shape) => (transpose(dy.view(), shape.channels, shape.rows * shape.columns), None),
         }
     }
@@ -89,14 +77,14 @@ impl Layer {
     pub(super) fn weights(&self) -> Option<&Weights> {
         match self {
             Self::Dense(weights) | Self::Conv(_, weights) => Some(weights),
-            Self::Relu | Self::Pool(_) | Self::Flatten(_) => None,
+            Self::Relu | Self::MaxPool(_) | Self::AveragePool(_) | Self::Flatten(_) => None,
         }
     }
 
     pub(super) fn weights_mut(&mut self) -> Option<&mut Weights> {
         match self {
             Self::Dense(weights) | Self::Conv(_, weights) => Some(weights),
-            Self::Relu | Self::Pool(_) | Self::Flatten(_) => None,
+            Self::Relu | Self::MaxPool(_) | Self::AveragePool(_) | Self::Flatten(_) => None,
         }
     }
 
@@ -114,7 +102,13 @@ impl Layer {
                 onnx::Layer::Conv2D { filters, bias: w.bias.clone(), strides: [stride; 2], padding: [[padding; 2]; 2] }
             }
             Self::Relu => onnx::Layer::Relu,
-            Self::Pool(_) => onnx::Layer::MaxPool { window: [2, 2], strides: [2, 2] },
+            Self::MaxPool(_) => onnx::Layer::MaxPool { window: [2, 2], strides: [2, 2] },
+            Self::AveragePool(_) => onnx::Layer::AveragePool {
+                window: [2, 2],
+                strides: [2, 2],
+                padding: [[0; 2]; 2],
+                padding_counts: false,
+            },
             Self::Flatten(_) => onnx::Layer::Flatten,
         }
     }
@@ -151,26 +145,67 @@ fn squares(shape: Shape) -> impl Iterator<Item = [usize; 4]> {
     })
 }
 
+/// Every square's value, which `of` makes of its four.
+fn pooled(shape: Shape, x: ArrayView2<'_, f32>, of: impl Fn([f32; 4]) -> f32) -> Array2<f32> {
+    let mut y = Array2::zeros((x.nrows(), shape.len() / 4));
+    Zip::from(x.rows()).and(y.rows_mut()).for_each(|x, mut y| {
+        if let (Some(x), Some(y)) = (x.as_slice(), y.as_slice_mut()) {
+            pool(shape, x, y, &of);
+        }
+    });
+    y
+}
+
+/// The derivative by the input, of which each pixel of a square takes the part that `parts` gives it.
+fn unpooled(
+    shape: Shape,
+    x: ArrayView2<'_, f32>,
+    dy: &Array2<f32>,
+    parts: impl Fn([f32; 4]) -> [f32; 4],
+) -> Array2<f32> {
+    let mut dx = Array2::zeros(x.dim());
+    Zip::from(x.rows()).and(dy.rows()).and(dx.rows_mut()).for_each(|x, dy, mut dx| {
+        if let (Some(x), Some(dy), Some(dx)) = (x.as_slice(), dy.as_slice(), dx.as_slice_mut()) {
+            unpool(shape, x, dy, dx, &parts);
+        }
+    });
+    dx
+}
+
+/// All to the first of the largest.
+fn largest([a, b, c, d]: [f32; 4]) -> [f32; 4] {
+    let most = a.max(b).max(c.max(d));
+    if a == most {
+        [1.0, 0.0, 0.0, 0.0]
+    } else if b == most {
+        [0.0, 1.0, 0.0, 0.0]
+    } else if c == most {
+        [0.0, 0.0, 1.0, 0.0]
+    } else {
+        [0.0, 0.0, 0.0, 1.0]
+    }
+}
+
 #[allow(clippy::indexing_slicing, reason = "the rows have the shape's lengths")]
-fn pool(shape: Shape, x: &[f32], y: &mut [f32]) {
+fn pool(shape: Shape, x: &[f32], y: &mut [f32], of: impl Fn([f32; 4]) -> f32) {
     let n = shape.channels;
     for (square, y) in squares(shape).zip(y.chunks_exact_mut(n)) {
         let [a, b, c, d] = square.map(|at| &x[at..at + n]);
         for (i, y) in y.iter_mut().enumerate() {
-            *y = a[i].max(b[i]).max(c[i].max(d[i]));
+            *y = of([a[i], b[i], c[i], d[i]]);
         }
     }
 }
 
-/// The derivative goes to the first of the largest.
 #[allow(clippy::indexing_slicing, reason = "the rows have the shape's lengths")]
-fn unpool(shape: Shape, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+fn unpool(shape: Shape, x: &[f32], dy: &[f32], dx: &mut [f32], parts: impl Fn([f32; 4]) -> [f32; 4]) {
     let n = shape.channels;
     for (square, dy) in squares(shape).zip(dy.chunks_exact(n)) {
         for (i, &dy) in dy.iter().enumerate() {
-            let [first, rest @ ..] = square.map(|at| at + i);
-            let largest = rest.into_iter().fold(first, |best, at| if x[at] > x[best] { at } else { best });
-            dx[largest] += dy;
+            let places = square.map(|at| at + i);
+            for (at, part) in places.into_iter().zip(parts(places.map(|at| x[at]))) {
+                dx[at] += part * dy;
+            }
         }
     }
 }

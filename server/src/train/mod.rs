@@ -63,8 +63,8 @@ impl Options {
             Recipe::Shipped => {
                 let (epochs, augmentation) = match net {
                     Net::A => (30, Augmentation::GENTLE),
-                    Net::B => (12, Augmentation::GENTLE),
-                    Net::C => (8, Augmentation::GENTLE),
+                    Net::B | Net::BAvg => (12, Augmentation::GENTLE),
+                    Net::C | Net::CAvg => (8, Augmentation::GENTLE),
                     Net::D => (15, Augmentation::GENTLE),
                     Net::Demo => (20, Augmentation::STRONG),
                 };

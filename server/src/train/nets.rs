@@ -18,6 +18,12 @@ pub enum Net {
     /// One convolution of 5 filters with stride 2, 980-100-10 (Chameleon's).
     #[value(name = "D", alias = "d")]
     D,
+    /// B with average-pooling instead of max-pooling: what a protocol without comparisons can run.
+    #[value(name = "B-avg", alias = "b-avg")]
+    BAvg,
+    /// C with average-pooling instead of max-pooling.
+    #[value(name = "C-avg", alias = "c-avg")]
+    CAvg,
     /// Two convolutions with stride 2, of 8 and 16 filters, 784-64-10: 2,416 ReLUs and no pooling, so that every
     /// protocol can run it.
     #[value(name = "demo")]
@@ -25,57 +31,44 @@ pub enum Net {
 }
 
 /// A layer without its weights. Convolutions are 5x5, pooling is 2x2.
+#[derive(Clone, Copy)]
 pub(super) enum Spec {
     Dense(usize),
     Conv { filters: usize, stride: usize, padding: usize },
-    Pool,
+    MaxPool,
+    AveragePool,
     Relu,
     Flatten,
 }
 
 impl Net {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::A, Self::B, Self::C, Self::D, Self::Demo];
+    pub const ALL: [Self; 7] = [Self::A, Self::B, Self::C, Self::D, Self::BAvg, Self::CAvg, Self::Demo];
 
     /// One image's shape: flat for `A`, `[channels, rows, columns]` for the others.
     #[must_use]
     pub const fn input(self) -> &'static [usize] {
         match self {
             Self::A => &[784],
-            Self::B | Self::C | Self::D | Self::Demo => &[1, 28, 28],
+            _ => &[1, 28, 28],
         }
     }
 
-    pub(super) const fn layers(self) -> &'static [Spec] {
-        use Spec::{Conv, Dense, Flatten, Pool, Relu};
+    /// Whether windows are averaged.
+    pub(crate) const fn averages(self) -> bool {
+        matches!(self, Self::BAvg | Self::CAvg)
+    }
+
+    pub(super) fn layers(self) -> Vec<Spec> {
+        use Spec::{AveragePool, Conv, Dense, Flatten, MaxPool, Relu};
         match self {
-            Self::A => &[Dense(128), Relu, Dense(128), Relu, Dense(10)],
-            Self::B => &[
-                Conv { filters: 16, stride: 1, padding: 0 },
-                Pool,
-                Relu,
-                Conv { filters: 16, stride: 1, padding: 0 },
-                Pool,
-                Relu,
-                Flatten,
-                Dense(100),
-                Relu,
-                Dense(10),
-            ],
-            Self::C => &[
-                Conv { filters: 20, stride: 1, padding: 0 },
-                Pool,
-                Relu,
-                Conv { filters: 50, stride: 1, padding: 0 },
-                Pool,
-                Relu,
-                Flatten,
-                Dense(500),
-                Relu,
-                Dense(10),
-            ],
-            Self::D => &[Conv { filters: 5, stride: 2, padding: 2 }, Relu, Flatten, Dense(100), Relu, Dense(10)],
-            Self::Demo => &[
+            Self::A => vec![Dense(128), Relu, Dense(128), Relu, Dense(10)],
+            Self::B => pooled([16, 16], MaxPool, 100),
+            Self::C => pooled([20, 50], MaxPool, 500),
+            Self::D => vec![Conv { filters: 5, stride: 2, padding: 2 }, Relu, Flatten, Dense(100), Relu, Dense(10)],
+            Self::BAvg => pooled([16, 16], AveragePool, 100),
+            Self::CAvg => pooled([20, 50], AveragePool, 500),
+            Self::Demo => vec![
                 Conv { filters: 8, stride: 2, padding: 2 },
                 Relu,
                 Conv { filters: 16, stride: 2, padding: 2 },
@@ -95,6 +88,13 @@ impl Net {
     }
 }
 
+/// Two convolutions, each pooled, and two dense layers.
+fn pooled(filters: [usize; 2], pool: Spec, hidden: usize) -> Vec<Spec> {
+    use Spec::{Conv, Dense, Flatten, Relu};
+    let [first, second] = filters.map(|filters| Conv { filters, stride: 1, padding: 0 });
+    vec![first, pool, Relu, second, pool, Relu, Flatten, Dense(hidden), Relu, Dense(10)]
+}
+
 impl fmt::Display for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -102,6 +102,8 @@ impl fmt::Display for Net {
             Self::B => "B",
             Self::C => "C",
             Self::D => "D",
+            Self::BAvg => "B-avg",
+            Self::CAvg => "C-avg",
             Self::Demo => "demo",
         })
     }

@@ -28,7 +28,7 @@ impl Network {
         let mut shape = Shape { rows: 28, columns: 28, channels: 1 };
         let mut layers = Vec::new();
         for spec in net.layers() {
-            layers.push(match *spec {
+            layers.push(match spec {
                 Spec::Dense(outputs) => {
                     let weights = Weights::random(shape.len(), outputs, &mut rng);
                     shape = Shape { rows: 1, columns: 1, channels: outputs };
@@ -40,8 +40,9 @@ impl Network {
                     shape = Shape { rows, columns, channels: filters };
                     Layer::Conv(window, Weights::random(window.len(), filters, &mut rng))
                 }
-                Spec::Pool => {
-                    let pool = Layer::Pool(shape);
+                Spec::MaxPool | Spec::AveragePool => {
+                    let average = matches!(spec, Spec::AveragePool);
+                    let pool = if average { Layer::AveragePool(shape) } else { Layer::MaxPool(shape) };
                     shape = Shape { rows: shape.rows / 2, columns: shape.columns / 2, ..shape };
                     pool
                 }
