@@ -28,6 +28,7 @@ use crate::stream::{Seed, Seeds};
 use crate::{Protocol, Role};
 
 /// Runs `program` on `inputs` (one vector for each, `batch` rows) and checks every operation; `why` names the program.
+/// Returns, for each approximated operation, the largest part of its error bound that an element's error took.
 pub(crate) fn check(
     program: &Program,
     protocol: Protocol,
@@ -35,11 +36,11 @@ pub(crate) fn check(
     inputs: &[Vec<f32>],
     batch: usize,
     why: &str,
-) {
+) -> Vec<f64> {
     if program.numbers().ring_bits <= 32 {
-        Run::<u32>::new(program, protocol, weights, inputs, batch).check(why);
+        Run::<u32>::new(program, protocol, weights, inputs, batch).check(why)
     } else {
-        Run::<u64>::new(program, protocol, weights, inputs, batch).check(why);
+        Run::<u64>::new(program, protocol, weights, inputs, batch).check(why)
     }
 }
 
@@ -206,7 +207,8 @@ impl<'a, L: Lane> Run<'a, L> {
         }
     }
 
-    fn check(&self, why: &str) {
+    fn check(&self, why: &str) -> Vec<f64> {
+        let mut taken = Vec::new();
         let nodes = self.program.nodes();
         let mut inputs = self.inputs.iter();
         for (id, node) in (0u32..).zip(nodes) {
@@ -238,6 +240,7 @@ impl<'a, L: Lane> Run<'a, L> {
                 || (self.protocol == Protocol::Pond && matches!(node.op, Op::Relu { .. }));
             if approximated && !matches!(result.held, Held::Public(_)) {
                 let scale = power_of_two(-(self.fraction(used[0]) as i32));
+                let mut most = 0.0f64;
                 for (x, y) in integers[0].iter().zip(&got) {
                     let (x, y) = (*x as f64 * scale, *y as f64 * power_of_two(-(result.fraction as i32)));
                     let expected = match node.op {
@@ -245,8 +248,11 @@ impl<'a, L: Lane> Run<'a, L> {
                         Op::Tanh { .. } => libm::tanh(x),
                         _ => x.max(0.0),
                     };
-                    assert!((y - expected).abs() <= error, "{place}\n f({x}) = {expected}, not {y}: beyond {error}");
+                    let off = (y - expected).abs();
+                    assert!(off <= error, "{place}\n f({x}) = {expected}, not {y}: beyond {error}");
+                    most = most.max(off / error);
                 }
+                taken.push(most);
                 continue;
             }
             assert_eq!(error, 0.0, "{place}");
@@ -263,6 +269,7 @@ impl<'a, L: Lane> Run<'a, L> {
             let reduced = ideal.into_iter().map(|x| self.ring.signed(self.ring.element(x as u64)));
             assert_eq!(got, reduced.collect::<Vec<_>>(), "{place}\nof {integers:?}");
         }
+        taken
     }
 
     /// What was used is the declared value, truncated (up or down, if it is private) or raised to another scale.
@@ -387,6 +394,105 @@ impl<'a, L: Lane> Run<'a, L> {
 
     fn id_of(&self, node: &Node) -> u32 {
         (0u32..).zip(self.program.nodes()).find(|(_, n)| core::ptr::eq(*n, node)).unwrap().0
+    }
+}
+
+/// The networks that pond runs, with calibrated bounds: what the plan says of each activation's error holds for images that
+/// calibration has not seen.
+mod networks {
+    use super::*;
+    use crate::clear;
+    use crate::graph::{Bounds, Convolution, Graph, Pooling, Tensor};
+    use crate::program::Numbers;
+    use ndarray::ArrayD;
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::{Rng, SeedableRng};
+
+    const PIXELS: usize = 784;
+
+    fn uniform(dice: &mut ChaCha8Rng) -> f32 {
+        (dice.next_u32() >> 8) as f32 / (1u32 << 24) as f32
+    }
+
+    /// Dark images with a bright patch each.
+    fn images(count: usize, dice: &mut ChaCha8Rng) -> Vec<f32> {
+        let mut image = || {
+            let [top, left] = [dice.next_u32() as usize % 16, dice.next_u32() as usize % 16];
+            let inside = |i: usize| (top..top + 12).contains(&(i / 28)) && (left..left + 12).contains(&(i % 28));
+            (0..PIXELS).map(|i| if inside(i) { uniform(dice) } else { 0.0 }).collect::<Vec<_>>()
+        };
+        (0..count).flat_map(|_| image()).collect()
+    }
+
+    /// A variable with He's initial weights.
+    fn variable(graph: &Graph, name: &str, shape: &[u32], inputs: u32, dice: &mut ChaCha8Rng) -> Tensor {
+        let variable = graph.private_variable("owner", name, shape).unwrap();
+        let limit = libm::sqrtf(6.0 / inputs as f32);
+        let shape: Vec<usize> = shape.iter().map(|n| *n as usize).collect();
+        let values = (0..shape.iter().product()).map(|_| limit * (2.0 * uniform(dice) - 1.0)).collect();
+        graph.initialise(&variable, ArrayD::from_shape_vec(shape, values).unwrap().view()).unwrap();
+        variable
+    }
+
+    fn dense(graph: &Graph, x: &Tensor, outputs: u32, name: &str, dice: &mut ChaCha8Rng) -> Tensor {
+        let inputs = x.shape()[0];
+        x.matmul(&variable(graph, name, &[inputs, outputs], inputs, dice)).unwrap()
+    }
+
+    /// 784-128-128-10.
+    fn a(graph: &Graph, dice: &mut ChaCha8Rng) {
+        let x = graph.private_input("client", "image", &[PIXELS as u32], [0.0, 1.0]).unwrap();
+        let x = dense(graph, &x, 128, "0", dice).relu().unwrap();
+        let x = dense(graph, &x, 128, "1", dice).relu().unwrap();
+        graph.output("client", &dense(graph, &x, 10, "2", dice)).unwrap();
+    }
+
+    /// Two convolutions of 16 filters, each averaged, 256-100-10.
+    fn b_with_averages(graph: &Graph, dice: &mut ChaCha8Rng) {
+        let mut x = graph.private_input("client", "image", &[1, 28, 28], [0.0, 1.0]).unwrap();
+        for (name, channels) in [("0", 1), ("1", 16)] {
+            let filters = variable(graph, name, &[16, channels, 5, 5], channels * 25, dice);
+            x = x.conv2d(&filters, Convolution::default()).unwrap();
+            x = x.avg_pool2d(Pooling::of([2, 2])).unwrap().relu().unwrap();
+        }
+        let x = dense(graph, &x.flatten().unwrap(), 100, "2", dice).relu().unwrap();
+        graph.output("client", &dense(graph, &x, 10, "3", dice)).unwrap();
+    }
+
+    fn check_network(write: fn(&Graph, &mut ChaCha8Rng), activations: usize, numbers: Numbers) {
+        const SEEN: usize = 60;
+        let dice = &mut ChaCha8Rng::seed_from_u64(7);
+        let graph = Graph::new();
+        write(&graph, dice);
+        let weights = graph.weights();
+        let uncalibrated = graph.compile(numbers, Bounds::Declared(0)).unwrap();
+        let mut largest = vec![0.0f64; uncalibrated.nodes().len()];
+        clear::evaluate(&uncalibrated, &weights, &[&images(SEEN, dice)], SEEN, &mut |id, values| {
+            let most = &mut largest[id as usize];
+            *most = values.iter().fold(*most, |most, x| most.max(f64::from(x.abs())));
+        })
+        .unwrap();
+        let bounds = Bounds::Calibrated { weights: &weights, largest: &largest, margin: 1.25 };
+        let program = graph.compile(numbers, bounds).unwrap();
+        for batch in [1, 4] {
+            let why = format!("{activations} activations in {} bits", numbers.ring_bits);
+            let taken = check(&program, Protocol::Pond, &weights, &[images(batch, dice)], batch, &why);
+            assert_eq!(taken.len(), activations);
+            // The bounds say something: errors come near them.
+            assert!(taken.iter().all(|part| *part > 0.2), "{why}: {taken:?}");
+        }
+    }
+
+    #[test]
+    fn ponds_activations_keep_their_bound_in_dense_networks() {
+        check_network(a, 2, Numbers::default());
+        check_network(a, 2, Numbers { ring_bits: 32, fraction_bits: 10 });
+    }
+
+    #[test]
+    fn ponds_activations_keep_their_bound_in_convolutional_networks() {
+        check_network(b_with_averages, 3, Numbers::default());
+        check_network(b_with_averages, 3, Numbers { ring_bits: 32, fraction_bits: 10 });
     }
 }
 
