@@ -21,8 +21,9 @@ pub const CLIENT: &str = "prediction-client";
 pub const TRAINER: &str = "model-trainer";
 /// What the program's input is called.
 pub const INPUT: &str = "image";
-/// Calibrated bounds allow the largest magnitude observed, times this.
-pub const CALIBRATION_MARGIN: f64 = 1.25;
+/// Calibrated bounds allow the largest magnitude observed, times this; rounding up to an eighth of a power of two may add a
+/// quarter, and makes it 1.5 at most.
+pub const CALIBRATION_MARGIN: f64 = 1.2;
 
 /// Rings up to this width are too narrow for what interval arithmetic proves of real networks.
 const NARROW: u32 = 32;

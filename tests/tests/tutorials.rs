@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed test may panic")]
 
+#[path = "processes/trial.rs"]
+#[allow(dead_code, reason = "the process tests use all of it")]
+mod trial;
+
 use std::process::Command;
 
 use selkie::Protocol;
+use trial::Trial;
 
 /// What a tutorial prints. Cargo builds examples with the tests, beside them.
 fn tutorial(name: &str, arguments: &[&str], data: Option<&std::ffi::OsStr>) -> Vec<String> {
@@ -88,4 +93,25 @@ fn mnist() {
     }
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/models/demo.onnx");
     five_batches(&tutorial("mnist", &["--model", model], Some(&data)), 0.95);
+}
+
+#[test]
+fn both_over_three_processes() {
+    let mut trial = Trial::new();
+    trial.parties();
+    trial.epoch(0);
+    let cluster = trial.path("cluster.toml");
+    for protocol in Protocol::ALL {
+        let flags = ["--protocol", protocol.name(), "--remote", cluster.to_str().unwrap()];
+        let lines = tutorial("getting_started", &flags, None);
+        let wanted = [
+            "variable: public [3]",
+            "public variable * 2: receiver receives [2, 4, 6]",
+            "variable: private [3]",
+            "each server holds one share of it, and shows it to nobody",
+            "private variable * 2: receiver receives [2, 4, 6]",
+        ];
+        assert_eq!(lines, wanted);
+        five_batches(&tutorial("mnist", &flags, None), if protocol.compares() { 0.95 } else { 0.9 });
+    }
 }

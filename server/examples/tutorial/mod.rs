@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 use ndarray::{ArrayD, ArrayViewD};
 use selkie::Protocol;
 use selkie::program::{Program, Weights};
+use selkie_server::client::Keys;
+use selkie_server::config::Cluster;
+use selkie_server::identity::Identity;
+use selkie_server::init::DEPLOYER_KEY_FILE;
 use selkie_server::tools::protocol;
+use tokio::runtime::Runtime;
 
 /// Which protocol, and where.
 #[derive(Debug, clap::Args)]
@@ -27,6 +32,8 @@ pub(crate) type Outputs = Vec<(String, ArrayD<f32>)>;
 pub(crate) enum Session {
     /// All of them in this process.
     Local(Box<selkie::Session>),
+    /// Wherever a configuration says; and what waits for their answers.
+    Remote(Runtime, Box<selkie_server::Session>),
 }
 
 impl Session {
@@ -37,14 +44,21 @@ impl Session {
         Ok(Self::Local(Box::new(selkie::Session::local(program, weights, protocol, seed)?)))
     }
 
-    /// Three parties wherever `cluster` says.
+    /// Three parties wherever `cluster` says. They take the program from a deployer, whose key `selkie init --local` left beside
+    /// the configuration.
     pub(crate) fn remote(
         cluster: &Path,
-        _program: &Program,
-        _weights: &Weights,
-        _protocol: Protocol,
+        program: &Program,
+        weights: &Weights,
+        protocol: Protocol,
     ) -> Result<Self, Box<dyn Error>> {
-        Err(format!("this version runs tutorials in one process only; leave out --remote {}", cluster.display()).into())
+        let deployer = Identity::load(&cluster.with_file_name(DEPLOYER_KEY_FILE))?;
+        let (cluster, runtime) = (Cluster::load(cluster)?, Runtime::new()?);
+        // The players whose keys are pinned prove who they are; here the deployer is the model trainer.
+        let keys: Keys = [("model-trainer".to_owned(), deployer.clone())].into_iter().collect();
+        let session = selkie_server::Session::remote(&cluster, deployer, keys, program, weights, protocol);
+        let session = Box::new(runtime.block_on(session)?);
+        Ok(Self::Remote(runtime, session))
     }
 
     /// What each server holds of a variable, where all parties are in this process.
@@ -52,6 +66,7 @@ impl Session {
     pub(crate) fn shares_of(&self, variable: &str) -> Result<Option<[Vec<u64>; 2]>, Box<dyn Error>> {
         match self {
             Self::Local(session) => Ok(Some(session.shares_of(variable)?)),
+            Self::Remote(..) => Ok(None),
         }
     }
 
@@ -59,6 +74,10 @@ impl Session {
     pub(crate) fn run(&mut self, inputs: &[(&str, ArrayViewD<'_, f32>)]) -> Result<Outputs, Box<dyn Error>> {
         match self {
             Self::Local(session) => Ok(session.run(inputs)?.outputs),
+            Self::Remote(runtime, session) => {
+                let ran = runtime.block_on(session.run(inputs))?;
+                Ok(ran.outputs.into_iter().map(|output| (output.player, output.values)).collect())
+            }
         }
     }
 }
