@@ -108,7 +108,9 @@ pub(crate) fn annotate(nodes: &mut [Node], numbers: Numbers, bounds: Bounds<'_>)
                     | Op::Tanh { .. }
             );
         let (interval, fine, origin) = match bounds {
-            _ if matches!(node.op, Op::Input { .. }) => (prover.prove(node, before, &known)?, true, Origin::Declared),
+            _ if matches!(node.op, Op::Input { .. } | Op::Variable { kept: Some(_), .. }) => {
+                (prover.prove(node, before, &known)?, true, Origin::Declared)
+            }
             Bounds::Proved(_) => (prover.prove(node, before, &known)?, false, Origin::Proved),
             _ if certain => (prover.prove(node, before, &known)?, false, Origin::Proved),
             Bounds::Calibrated { largest, margin, .. } => {
@@ -142,7 +144,8 @@ impl Prover {
     fn value(&self, node: &Node, before: &[Node], weights: Option<&Weights>) -> Result<Option<Value>, PlanError> {
         let invalid = |error: crate::Blame| PlanError::Program(format!("{error}"));
         match (&node.op, weights) {
-            (Op::Input { .. }, _) | (Op::Variable { .. }, None) => Ok(None),
+            // Whatever a kept variable is now, its owner has said where it stays.
+            (Op::Input { .. } | Op::Variable { kept: Some(_), .. }, _) | (Op::Variable { .. }, None) => Ok(None),
             (Op::Variable { .. }, Some(weights)) => {
                 let rows = weights.of(node).map_err(invalid)?.values.clone();
                 Ok(Some(Value { rows, samples: 1 }))
@@ -172,7 +175,9 @@ impl Prover {
             Ok::<_, PlanError>(operand(id)?.widened(if whole { 0.0 } else { ulp }))
         };
         Ok(match &node.op {
-            Op::Input { range: [low, high], .. } => Interval { low: *low, high: *high },
+            Op::Input { range: [low, high], .. } | Op::Variable { kept: Some([low, high]), .. } => {
+                Interval { low: *low, high: *high }
+            }
             Op::Variable { .. } | Op::Constant { .. } => return Err(missing()),
             Op::Arrange { x, .. } => operand(x)?.union(Interval { low: 0.0, high: 0.0 }),
             Op::Concat { parts, .. } => {
@@ -223,6 +228,7 @@ impl Prover {
             Op::Tanh { .. } => Interval { low: -1.0, high: 1.0 }.widened(0.0625),
             Op::ArgMax { x } => Interval { low: 0.0, high: length(x, 0) as f64 - 1.0 },
             Op::Max { x } | Op::Reveal { x } | Op::Mask { x } | Op::Output { x, .. } => operand(x)?,
+            Op::Assign { x, variable } => operand(x)?.union(operand(variable)?),
         })
     }
 

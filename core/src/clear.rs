@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::error::Blame;
-use crate::program::{Id, NOWHERE, Node, Op, Program, Weights};
+use crate::program::{Id, NOWHERE, Node, Op, Program, Tensor, Weights};
 
 /// The program's outputs for `batch` samples: one vector for each output, in order.
 ///
@@ -51,6 +51,27 @@ pub fn evaluate(
             outputs.push(value.rows.repeat(repeat.max(1)));
         }
         values.push(value);
+    }
+    Ok(outputs)
+}
+
+/// [`evaluate`] of one sample, after which `weights` are what the program has assigned to its variables: a step of training in
+/// clear.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn run(program: &Program, weights: &mut Weights, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, Blame> {
+    let mut assigned = Vec::new();
+    let mut note = |id: Id, values: &[f32]| {
+        if let Some(Node { op: Op::Assign { variable, .. }, .. }) = program.node(id) {
+            assigned.push((*variable, values.to_vec()));
+        }
+    };
+    let outputs = evaluate(program, weights, inputs, 1, &mut note)?;
+    for (variable, values) in assigned {
+        if let Some(Node { op: Op::Variable { name, .. }, shape, .. }) = program.node(variable) {
+            weights.0.insert(name.clone(), Tensor { shape: shape.clone(), values });
+        }
     }
     Ok(outputs)
 }
@@ -156,7 +177,7 @@ pub(crate) fn compute(node: &Node, operands: &[(&Node, &Value)]) -> Value {
                 vec![f32::from(best.0)]
             })
         }),
-        Op::Reveal { .. } | Op::Mask { .. } | Op::Output { .. } => each(&|x| x),
+        Op::Reveal { .. } | Op::Mask { .. } | Op::Assign { .. } | Op::Output { .. } => each(&|x| x),
     };
     Value { rows, samples }
 }

@@ -4,6 +4,7 @@
 //! [`Snapshot`], in which weights are open under masks of one version and epoch; it lives in memory only.
 
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use crate::plan::Plan;
 use crate::program::{Program, Weights};
 use crate::ring::{Lane, Ring};
 use crate::share;
+use crate::state::State;
 use crate::stock::Epoch;
 use crate::stream::Seed;
 
@@ -216,7 +218,36 @@ impl Snapshot {
         self.belongs
     }
 
+    /// The same, with the kept variables as they are in `state`. Where they are open under masks of one version of the state, the
+    /// snapshot is of that version already and stays what it is.
+    ///
+    /// # Errors
+    /// The state is another server's, or of other variables.
+    pub fn at(&self, plan: &Plan, state: &State) -> Result<Self, Blame> {
+        let mut next = self.clone();
+        if !plan.reads_state() || plan.opens_state() {
+            return Ok(next);
+        }
+        let (role, ..) = self.belongs;
+        match &mut next.variables {
+            Variables::Narrow(variables) => overlay(variables, state.of(role, plan)?),
+            Variables::Wide(variables) => overlay(variables, state.of(role, plan)?),
+        }
+        Ok(next)
+    }
+
     pub(crate) fn variables(&self) -> &Variables {
         &self.variables
+    }
+}
+
+fn overlay<L: Lane>(variables: &mut [Variable<L>], kept: Vec<(usize, Vec<L>)>) {
+    for (index, values) in kept {
+        if let Some(place) = variables.get_mut(index) {
+            *place = match place {
+                Variable::Public(_) => Variable::Public(Arc::new(values)),
+                _ => Variable::Plain(Arc::new(values)),
+            };
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! that is dealt, how the servers and the crypto producer carry it out, what becomes visible thereby, and why it may.
 
 pub(crate) mod agree;
+pub(crate) mod assign;
 pub(crate) mod compare_dpf;
 pub(crate) mod compare_table;
 pub(crate) mod compute_msb;
@@ -178,6 +179,7 @@ steps! {
     Input(input::Input),
     Agree(agree::Agree),
     Output(output::Output),
+    Assign(assign::Assign),
     Local(local::Local),
     Public(public::Public),
     Lift(public::Lift),

@@ -22,22 +22,25 @@
 
 mod arithmetic;
 mod arrange;
+mod entry;
 mod nonlinear;
 
 use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
 pub use arithmetic::{Convolution, Layout, Operand, Padding};
 pub use arrange::Along;
+pub use entry::Entry;
 use ndarray::ArrayViewD;
 pub use nonlinear::Pooling;
 
 use crate::bounds;
 pub use crate::bounds::Bounds;
 use crate::error::{GraphError, PlanError};
-use crate::program::{Id, Node, Numbers, Op, Program, Visibility, Weights};
+use crate::program::{Id, Node, Numbers, Op, Program, RUN, Visibility, Weights};
 
 /// A graph under construction.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +52,8 @@ pub struct Graph {
 struct Inner {
     nodes: Vec<Node>,
     weights: Weights,
+    /// Outputs and assignments, and the entry points to which they belong.
+    sinks: Vec<(String, Id)>,
 }
 
 /// A value in a graph.
@@ -131,7 +136,7 @@ impl Graph {
         visibility: Visibility,
         whole: bool,
     ) -> Result<Tensor, GraphError> {
-        self.push(Op::Variable { player: player.into(), name: name.into(), visibility, whole }, shape)
+        self.push(Op::Variable { player: player.into(), name: name.into(), visibility, whole, kept: None }, shape)
     }
 
     /// A tensor that lives on the servers as shares, given by `player` at deployment.
@@ -195,21 +200,15 @@ impl Graph {
         self.push(Op::Constant { values: alloc::vec![value] }, &[1])
     }
 
-    /// Grants `x` to `player`, in clear, and to nobody else.
+    /// The program of a graph without named entry points, every value's bound found as `bounds` says.
     ///
     /// # Errors
-    /// `x` is of another graph.
-    pub fn output(&self, player: &str, x: &Tensor) -> Result<(), GraphError> {
-        self.own(x, "output")?;
-        self.push(Op::Output { x: x.id, player: player.into() }, &[]).map(|_| ())
-    }
-
-    /// The program, every value's bound found as `bounds` says.
-    ///
-    /// # Errors
-    /// The numbers are out of range, names collide, or the bounds cannot be found.
+    /// The numbers are out of range, names collide, the bounds cannot be found, or there are named entry points.
     pub fn compile(&self, numbers: Numbers, bounds: Bounds<'_>) -> Result<Program, PlanError> {
         let mut nodes = self.inner.borrow().nodes.clone();
+        if let Some((entry, _)) = self.inner.borrow().sinks.iter().find(|(entry, _)| entry != RUN) {
+            return Err(PlanError::Program(format!("it has entry points ({entry}): use `compile_entries`")));
+        }
         bounds::annotate(&mut nodes, numbers, bounds)?;
         Program::new(numbers, nodes)
     }

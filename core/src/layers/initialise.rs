@@ -68,18 +68,33 @@ pub struct Owner<'a> {
     graph: &'a Graph,
     player: &'a str,
     seed: Seed,
+    kept: Option<[f64; 2]>,
 }
 
 impl<'a> Owner<'a> {
     /// All that initialisers draw comes from `seed`, from a stream of its own for each parameter's name.
     pub fn new(graph: &'a Graph, player: &'a str, seed: Seed) -> Self {
-        Self { graph, player, seed }
+        Self { graph, player, seed, kept: None }
+    }
+
+    /// The parameters are to be trained: the servers keep them from run to run, and they stay in this range.
+    #[must_use]
+    pub fn keeping(self, range: [f64; 2]) -> Self {
+        Self { kept: Some(range), ..self }
+    }
+
+    fn variable(&self, layer: &str, part: &str, shape: &[u32]) -> Result<Tensor, GraphError> {
+        let name = format!("{layer}/{part}");
+        match self.kept {
+            Some(range) => self.graph.kept_variable(self.player, &name, shape, range),
+            None => self.graph.private_variable(self.player, &name, shape),
+        }
     }
 
     /// A parameter with these values.
     pub(super) fn given(&self, layer: &str, part: &str, values: ArrayViewD<'_, f32>) -> Result<Tensor, GraphError> {
         let shape: Vec<u32> = values.shape().iter().map(|n| u32::try_from(*n).unwrap_or(u32::MAX)).collect();
-        let variable = self.graph.private_variable(self.player, &format!("{layer}/{part}"), &shape)?;
+        let variable = self.variable(layer, part, &shape)?;
         self.graph.initialise(&variable, values)?;
         Ok(variable)
     }
@@ -93,7 +108,7 @@ impl<'a> Owner<'a> {
         fans: [u32; 2],
         initialiser: Initialiser,
     ) -> Result<Tensor, GraphError> {
-        let variable = self.graph.private_variable(self.player, &format!("{layer}/{part}"), shape)?;
+        let variable = self.variable(layer, part, shape)?;
         let count = shape.iter().map(|n| *n as usize).product();
         let seed = self.seed.derive("initialiser", &[layer.as_bytes(), part.as_bytes()]);
         let shape: Vec<usize> = shape.iter().map(|n| *n as usize).collect();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            handle(from, frame)                    poll()
-//!  links ───────────────────────▶ Party (level by level) ───────▶ Transmit | Need | Output | Commit | Done
+//!  links ───────────────────────▶ Party (level by level) ───────▶ Transmit | Need | Output | Assign | Commit | Done
 //! ```
 //! A [`Party`] holds no socket, clock or thread, and the same seeds make it emit the same bytes on every machine. The
 //! host drains [`Party::poll`] until it says [`Event::Need`] or [`Event::Done`], and feeds what the links bring to
@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
 
 use crate::Role;
 use crate::deal::Dealer;
@@ -41,6 +42,7 @@ use crate::ring::{Lane, Ring};
 use crate::role::{S0, S1, Side};
 use crate::share;
 use crate::snapshot::{SharedVariables, Snapshot, Variables};
+use crate::state::{Assigned, State};
 use crate::stock::{Burnt, Epoch};
 use crate::stream::{Randomness, Seed, Seeds};
 use crate::wire::Frame;
@@ -56,6 +58,8 @@ pub enum Event {
     Output(Vec<Vec<u8>>),
     /// The weights, opened under their masks: to be used from now on, once the peer has them too.
     Commit(Snapshot),
+    /// What kept variables are from now on, once the peer has it too.
+    Assign(Assigned),
     /// Finished.
     Done,
 }
@@ -184,20 +188,23 @@ impl Binding {
 }
 
 impl Party {
-    /// A server that opens its weights under their masks, once for each version and epoch; ends with [`Event::Commit`].
+    /// A server that opens its weights under their masks, once for each version and epoch; ends with [`Event::Commit`]. Kept
+    /// variables are what `state` says.
     ///
     /// # Errors
     /// The shares are not those of the plan's program, or the role is no server.
-    pub fn setup(binding: &Binding, shares: &SharedVariables) -> Result<Self, Blame> {
-        if shares.program() != &binding.plan.program_hash() || shares.version() != binding.version {
+    pub fn setup(binding: &Binding, shares: &SharedVariables, state: &State) -> Result<Self, Blame> {
+        if shares.program() != &binding.plan.program_hash()
+            || state.binding_version(&binding.plan, shares.version()) != binding.version
+        {
             return Err(Blame::you("shares of another program or version"));
         }
         let narrow = binding.plan.numbers().ring_bits <= 32;
         match (binding.role, narrow) {
-            (Role::Server0, true) => setup::<S0, u32>(binding, shares),
-            (Role::Server0, false) => setup::<S0, u64>(binding, shares),
-            (Role::Server1, true) => setup::<S1, u32>(binding, shares),
-            (Role::Server1, false) => setup::<S1, u64>(binding, shares),
+            (Role::Server0, true) => setup::<S0, u32>(binding, shares, state),
+            (Role::Server0, false) => setup::<S0, u64>(binding, shares, state),
+            (Role::Server1, true) => setup::<S1, u32>(binding, shares, state),
+            (Role::Server1, false) => setup::<S1, u64>(binding, shares, state),
             (Role::CryptoProducer, _) => Err(Blame::bug("the crypto producer has no weights")),
         }
     }
@@ -264,8 +271,8 @@ pub(crate) trait Machine {
     fn observe(&mut self, clock: Clock);
 }
 
-/// Ends a session's work: what is handed out after the last level.
-type Harvest<A> = fn(&mut A) -> Option<Event>;
+/// Ends a session's work: what is handed out after the last level, one thing at a time.
+type Harvest<A> = fn(&mut A) -> Result<Option<Event>, Blame>;
 
 pub(crate) struct Working<A: driver::Actor> {
     driver: Driver<A>,
@@ -281,9 +288,10 @@ impl<A: driver::Actor> Machine for Working<A> {
         Ok(match self.driver.poll()? {
             Want::Transmit(to, frame) => Event::Transmit(to, frame),
             Want::Need(from) => Event::Need(from),
-            Want::Finished => {
-                self.harvest.take().and_then(|harvest| harvest(&mut self.driver.actor)).unwrap_or(Event::Done)
-            }
+            Want::Finished => match self.harvest {
+                Some(harvest) => harvest(&mut self.driver.actor)?.unwrap_or(Event::Done),
+                None => Event::Done,
+            },
         })
     }
 
@@ -296,7 +304,7 @@ impl<A: driver::Actor> Machine for Working<A> {
     }
 }
 
-fn setup<S: Side, L: Lane>(binding: &Binding, shares: &SharedVariables) -> Result<Party, Blame>
+fn setup<S: Side, L: Lane>(binding: &Binding, shares: &SharedVariables, state: &State) -> Result<Party, Blame>
 where
     Variables: From<Vec<Variable<L>>>,
 {
@@ -304,7 +312,11 @@ where
         true => Variable::Public(Arc::new(values)),
         false => Variable::Plain(Arc::new(values)),
     };
-    let plain = shares.expand::<L>(&binding.plan)?.into_iter().zip(&binding.plan.variables).map(form).collect();
+    let mut values = shares.expand::<L>(&binding.plan)?;
+    for (index, kept) in state.of::<L>(S::ROLE, &binding.plan)? {
+        values.iter_mut().skip(index).take(1).for_each(|place| place.clone_from(&kept));
+    }
+    let plain = values.into_iter().zip(&binding.plan.variables).map(form).collect();
     let at = binding.context::<L>(0..1)?;
     // Material belongs to queries; opening weights wants none.
     let server = Server::<S, L, Seeds>::for_setup(at, plain);
@@ -384,6 +396,11 @@ fn query<S: Side, L: Lane>(
     let plan = Arc::clone(&binding.plan);
     let at = binding.context::<L>(material.units())?;
     let batch = at.batch();
+    if batch != 1 && plan.assigns() {
+        return Err(Blame::client(format!(
+            "{batch} samples, and a run that changes variables is one of a single sample"
+        )));
+    }
     if inputs.len() != plan.inputs.len() {
         return Err(Blame::client(format!("{} inputs, where {} belong", inputs.len(), plan.inputs.len())));
     }
@@ -392,17 +409,25 @@ fn query<S: Side, L: Lane>(
     let shares = shares.collect::<Result<_, _>>()?;
     let server = Server::<S, L, Seeds>::new(at, variables, shares, material.take_material())?;
     let driver = Driver::new(server, plan, Stage::Query, batch);
-    Ok(Party { machine: Box::new(Working { driver, harvest: Some(harvest_outputs) }) })
+    Ok(Party { machine: Box::new(Working { driver, harvest: Some(harvest) }) })
 }
 
-fn harvest_outputs<S: Side, L: Lane, R: Randomness>(server: &mut Server<S, L, R>) -> Option<Event> {
-    let bits = server.at.ring.bits();
-    let packed = server.outputs.iter().map(|share| {
-        let mut bytes = Vec::new();
-        pack::pack(share.iter().map(|x| x.to_u64()), bits, &mut bytes);
-        bytes
-    });
-    Some(Event::Output(packed.collect()))
+fn harvest<S: Side, L: Lane, R: Randomness>(server: &mut Server<S, L, R>) -> Result<Option<Event>, Blame> {
+    if !server.outputs.is_empty() {
+        let bits = server.at.ring.bits();
+        let packed = core::mem::take(&mut server.outputs).into_iter().map(|mut share| {
+            let mut bytes = Vec::new();
+            pack::pack_lanes(&share, bits, &mut bytes);
+            share.zeroize();
+            bytes
+        });
+        return Ok(Some(Event::Output(packed.collect())));
+    }
+    if server.assigned.is_empty() {
+        return Ok(None);
+    }
+    let assigned = core::mem::take(&mut server.assigned);
+    Ok(Some(Event::Assign(Assigned::new(&server.at.plan, assigned)?)))
 }
 
 pub(crate) fn producing<L: Lane>(producer: Producer<L, Seeds>) -> Box<dyn Machine + Send> {

@@ -52,6 +52,8 @@ pub(crate) struct Server<S, L: Lane, R> {
     pub(crate) inputs: VecDeque<Vec<L>>,
     /// The outputs' shares, in order.
     pub(crate) outputs: Vec<Vec<L>>,
+    /// Variables' new values, by variable.
+    pub(crate) assigned: Vec<(u32, Vec<L>)>,
     /// What was dealt for each unit.
     material: Vec<Vec<u8>>,
     /// Where each step's corrections begin in a unit.
@@ -63,6 +65,7 @@ impl<S, L: Lane, R> Drop for Server<S, L, R> {
         self.material.iter_mut().for_each(Zeroize::zeroize);
         self.inputs.iter_mut().for_each(Zeroize::zeroize);
         self.outputs.iter_mut().for_each(Zeroize::zeroize);
+        self.assigned.iter_mut().for_each(|(_, values)| values.zeroize());
     }
 }
 
@@ -96,6 +99,7 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
             opened: Vec::new(),
             inputs: inputs.into(),
             outputs: Vec::new(),
+            assigned: Vec::new(),
             material,
             offsets,
         })
@@ -111,6 +115,7 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
             opened: Vec::new(),
             inputs,
             outputs,
+            assigned: Vec::new(),
             material: Vec::new(),
             offsets: Vec::new(),
         }

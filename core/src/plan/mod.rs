@@ -13,6 +13,7 @@ mod wire;
 pub(crate) use cost::last_uses;
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 pub(crate) use builder::Builder;
@@ -30,7 +31,7 @@ use crate::program::{Bound, Id, Node, Numbers, Program, Visibility};
 use crate::protocol::Protocol;
 
 /// The version of the serialised form, and of what the steps mean.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 
 /// The sizes that steps refer to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,8 @@ pub(crate) struct PlannedVariable {
     pub(crate) public: bool,
     /// The bits after its point: biases are added to products, which have twice as many.
     pub(crate) fraction_bits: u32,
+    /// What it is called, if runs may change it.
+    pub(crate) kept: Option<String>,
 }
 
 /// An input or output of the servers.
@@ -184,6 +187,22 @@ impl Plan {
                 "the stored plan is damaged or of another version; deploy the model again".into(),
             )),
         }
+    }
+
+    /// Whether a run changes variables: then it is one of a single sample.
+    pub fn assigns(&self) -> bool {
+        self.steps.iter().any(|placed| matches!(placed.step, Step::Assign(_)))
+    }
+
+    /// Whether it finds variables that runs change.
+    pub fn reads_state(&self) -> bool {
+        self.variables.iter().any(|variable| variable.kept.is_some())
+    }
+
+    /// Whether variables that runs change are opened under masks that last for more than one run, and so only for one version
+    /// of the state.
+    pub fn opens_state(&self) -> bool {
+        self.variables.iter().any(|variable| variable.masked && variable.kept.is_some())
     }
 
     /// Messages on the longest chain among the three parties for one query, whatever its batch.

@@ -5,6 +5,7 @@
 //! is one that could have been written. Its SHA-256 is its identity. The batch is symbolic: shapes are those of one sample.
 
 mod arrangement;
+mod entry_points;
 mod op;
 
 use alloc::collections::BTreeMap;
@@ -14,6 +15,8 @@ use alloc::vec::Vec;
 
 pub use arrangement::{Arrangement, Beyond};
 pub(crate) use arrangement::{NOWHERE, same_padding, window_counts};
+pub(crate) use entry_points::no_entry;
+pub use entry_points::{EntryPoints, RUN};
 pub use op::{Op, Visibility};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,7 +25,7 @@ use crate::bilinear::Bilinear;
 use crate::error::{Blame, GraphError, PlanError};
 
 /// The version of the serialised form.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 /// More operations than any model that fits in memory has.
 const MAX_NODES: usize = 4096;
 /// The largest tensor, in elements of one sample.
@@ -192,8 +195,13 @@ impl Program {
             }
         }
         let program = Self { format: FORMAT, numbers, nodes };
-        if program.outputs().next().is_none() {
-            return Err(PlanError::Program("it needs an output".into()));
+        let mut assigned: Vec<Id> = program.assigned().collect();
+        if program.outputs().next().is_none() && assigned.is_empty() {
+            return Err(PlanError::Program("it needs an output or an assignment".into()));
+        }
+        assigned.sort_unstable();
+        if assigned.windows(2).any(|pair| pair.first() == pair.last()) {
+            return Err(PlanError::Program("a variable is assigned twice in one run".into()));
         }
         Ok(program)
     }
@@ -230,6 +238,14 @@ impl Program {
     /// The outputs, in order.
     pub fn outputs(&self) -> impl Iterator<Item = (Id, &Node)> {
         self.select(|op| matches!(op, Op::Output { .. }))
+    }
+
+    /// The variables that are assigned, in the order of the assignments.
+    pub fn assigned(&self) -> impl Iterator<Item = Id> {
+        self.nodes.iter().filter_map(|node| match node.op {
+            Op::Assign { variable, .. } => Some(variable),
+            _ => None,
+        })
     }
 
     /// The product that node `id` is, if it is one of two factors.

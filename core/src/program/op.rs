@@ -62,6 +62,9 @@ pub enum Op {
         visibility: Visibility,
         /// Whether its elements are integers, without bits after the point.
         whole: bool,
+        /// The range in which its elements stay, if runs may change it: then the servers keep it from run to run, shared by all
+        /// entry points.
+        kept: Option<[f64; 2]>,
     },
     /// Numbers that stand in the program itself, and so are known to everybody.
     Constant {
@@ -208,6 +211,13 @@ pub enum Op {
         /// The operand.
         x: Id,
     },
+    /// The value that a kept variable has from the next run on. A program that assigns runs on one sample at a time.
+    Assign {
+        /// The new value.
+        x: Id,
+        /// The variable.
+        variable: Id,
+    },
     /// A tensor that a player receives in clear, and nobody else.
     Output {
         /// What is received.
@@ -253,6 +263,7 @@ impl Op {
             Op::ArgMax { .. } => "argmax",
             Op::Reveal { .. } => "reveal",
             Op::Mask { .. } => "mask",
+            Op::Assign { .. } => "assign",
             Op::Output { .. } => "output",
         }
     }
@@ -263,6 +274,7 @@ impl Op {
             Op::Input { .. } | Op::Variable { .. } | Op::Constant { .. } => vec![],
             Op::Concat { parts, .. } => parts.clone(),
             Op::Add { x, y } | Op::Sub { x, y } | Op::Mul { x, y } | Op::MatMul { x, y } => vec![*x, *y],
+            Op::Assign { x, variable } => vec![*x, *variable],
             Op::Conv2D { x, filters, .. } => vec![*x, *filters],
             Op::Arrange { x, .. }
             | Op::Sum { x, .. }
@@ -284,6 +296,37 @@ impl Op {
         }
     }
 
+    /// The same operation on operands that have other numbers.
+    pub(crate) fn renumbered(&self, number: &dyn Fn(Id) -> Id) -> Op {
+        let mut op = self.clone();
+        match &mut op {
+            Op::Input { .. } | Op::Variable { .. } | Op::Constant { .. } => {}
+            Op::Concat { parts, .. } => parts.iter_mut().for_each(|x| *x = number(*x)),
+            Op::Add { x, y } | Op::Sub { x, y } | Op::Mul { x, y } | Op::MatMul { x, y } => {
+                (*x, *y) = (number(*x), number(*y));
+            }
+            Op::Conv2D { x, filters: y, .. } | Op::Assign { x, variable: y } => (*x, *y) = (number(*x), number(*y)),
+            Op::Arrange { x, .. }
+            | Op::Sum { x, .. }
+            | Op::CumSum { x, .. }
+            | Op::Normalise { x, .. }
+            | Op::Square { x }
+            | Op::Reciprocal { x, .. }
+            | Op::Negative { x }
+            | Op::EqualZero { x }
+            | Op::Bits { x, .. }
+            | Op::Relu { x }
+            | Op::Sigmoid { x }
+            | Op::Tanh { x }
+            | Op::Max { x }
+            | Op::ArgMax { x }
+            | Op::Reveal { x }
+            | Op::Mask { x }
+            | Op::Output { x, .. } => *x = number(*x),
+        }
+        op
+    }
+
     /// What the result looks like. Inputs, variables and constants have the shape they are declared with.
     pub(crate) fn infer(&self, declared: &[u32], operands: &[&Node]) -> Result<Inferred, GraphError> {
         let shape = self.shape(declared, operands)?;
@@ -297,6 +340,23 @@ impl Op {
             }
             Op::Variable { visibility, whole, .. } => (*visibility, *whole),
             Op::Constant { values } => (Visibility::Public, values.iter().all(|x| *x == libm::trunc(*x))),
+            Op::Assign { .. } => match operands {
+                [x, variable] => {
+                    let Op::Variable { kept: Some(_), .. } = &variable.op else {
+                        return refuse("only kept variables are assigned: declare it with `kept_variable`".into());
+                    };
+                    if variable.visibility == Visibility::Public && x.visibility != Visibility::Public {
+                        return refuse(
+                            "a public variable takes a public value; reveal it first if it may be known".into(),
+                        );
+                    }
+                    if variable.whole && !x.whole {
+                        return refuse("a whole variable takes a whole value".into());
+                    }
+                    (variable.visibility, variable.whole)
+                }
+                _ => return refuse("a value and a variable".into()),
+            },
             Op::Reveal { .. } => (Visibility::Public, whole),
             Op::Mask { .. } if all(Visibility::Public) => return refuse("the operand is public already".into()),
             Op::Mask { .. } => (Visibility::Masked, whole),
@@ -351,7 +411,18 @@ impl Op {
                 }
                 Ok(declared.to_vec())
             }
-            Op::Variable { .. } => Ok(declared.to_vec()),
+            Op::Variable { kept, .. } => {
+                if kept.is_some_and(|[low, high]| !(low.is_finite() && high.is_finite() && low <= high)) {
+                    return refuse(
+                        "the range in which a kept variable stays must be two finite numbers, the smaller first",
+                    );
+                }
+                Ok(declared.to_vec())
+            }
+            Op::Assign { .. } => match shapes.as_slice() {
+                [x, variable] if x == variable => Ok(x.to_vec()),
+                _ => refuse("a variable takes a value of its own shape"),
+            },
             Op::Constant { values } => {
                 let elements = declared.iter().map(|n| *n as usize).product::<usize>();
                 if values.len() != elements || values.iter().any(|x| !x.is_finite()) {

@@ -20,6 +20,7 @@ use crate::error::PlanError;
 use crate::fixed::power_of_two;
 use crate::gates::Step;
 use crate::gates::agree::Agree;
+use crate::gates::assign::{self, Assign};
 use crate::gates::input::{Entry, Input};
 use crate::gates::local::{combine, concat, constant, cumsum_runs, gather, sum_runs};
 use crate::gates::mask::{mask, unmask};
@@ -135,7 +136,9 @@ pub(crate) fn lower(
     for (id, node) in (0..).zip(program.nodes()) {
         lowering.builder.layer(id);
         let value = lowering.node(id, node, nonlinear)?;
-        if !matches!(value.held, Held::Constant(_) | Held::Variable { .. }) && !matches!(node.op, Op::Output { .. }) {
+        if !matches!(value.held, Held::Constant(_) | Held::Variable { .. })
+            && !matches!(node.op, Op::Output { .. } | Op::Assign { .. })
+        {
             lowering.check_room(id, value.fraction, 2)?;
         }
         lowering.values.push(value);
@@ -652,15 +655,19 @@ impl Lowering<'_> {
                 self.inputs.push(Port { elements, fraction_bits: fraction, visibility: node.visibility });
                 Ok(Value { held, fraction })
             }
-            Op::Variable { .. } => {
+            Op::Variable { name, kept, .. } => {
                 let index = self.variables.len() as u32;
                 let (public, fraction_bits) = (node.visibility == Visibility::Public, if node.whole { 0 } else { f });
-                self.variables.push(PlannedVariable { elements, masked: false, public, fraction_bits });
-                // Whoever adds a variable that no product takes may choose its scale.
+                let kept_as = kept.map(|_| name.clone());
+                self.variables.push(PlannedVariable { elements, masked: false, public, fraction_bits, kept: kept_as });
+                // Whoever adds a variable that no product takes may choose its scale, unless other entry points have it, too.
                 let taken = self.taken.get(id as usize).copied().unwrap_or(true);
-                self.scaled.push(public || node.whole || taken);
+                self.scaled.push(public || node.whole || taken || kept.is_some());
+                // Masks of what the program itself may change are those of one run.
+                let changes = kept.is_some() && self.program.assigned().next().is_some();
                 let held = match public {
                     true => Held::Public(load_public(&mut self.builder, index, elements)),
+                    false if changes => Held::Private(load(&mut self.builder, index, elements)),
                     false => Held::Variable { index, places: None },
                 };
                 Ok(Value { held, fraction: fraction_bits })
@@ -778,6 +785,19 @@ impl Lowering<'_> {
             Op::Mask { x } => {
                 let x = self.value(*x)?;
                 Ok(Value { held: Held::Masked(self.masked(id, &x)?), fraction: x.fraction })
+            }
+            Op::Assign { x, variable } => {
+                let x = self.value(*x)?;
+                let fraction = if node.whole { 0 } else { f };
+                let x = self.at(&x, fraction)?;
+                let before = self.program.nodes().iter().take(*variable as usize);
+                let index = before.filter(|node| matches!(node.op, Op::Variable { .. })).count() as u32;
+                let value = match node.visibility {
+                    Visibility::Public => assign::Value::Public(self.public_wire(&x)?),
+                    _ => assign::Value::Shares(self.shares(&x)?),
+                };
+                self.builder.push(Assign { variable: index, value });
+                Ok(x)
             }
             Op::Output { x, .. } => {
                 let mut x = self.value(*x)?;

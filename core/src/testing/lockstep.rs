@@ -223,7 +223,7 @@ impl<'a, L: Lane> Run<'a, L> {
                 }
                 continue;
             }
-            if matches!(node.op, Op::Variable { .. } | Op::Constant { .. } | Op::Output { .. }) {
+            if matches!(node.op, Op::Variable { .. } | Op::Constant { .. } | Op::Output { .. } | Op::Assign { .. }) {
                 continue;
             }
             let declared: Vec<&Value> = node.op.operands().iter().map(|id| &self.trace.values[*id as usize]).collect();
@@ -388,7 +388,9 @@ impl<'a, L: Lane> Run<'a, L> {
                 let _ = fraction;
                 x
             }
-            Op::Input { .. } | Op::Variable { .. } | Op::Constant { .. } | Op::Output { .. } => vec![],
+            Op::Input { .. } | Op::Variable { .. } | Op::Constant { .. } | Op::Assign { .. } | Op::Output { .. } => {
+                vec![]
+            }
         }
     }
 

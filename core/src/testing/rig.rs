@@ -86,7 +86,7 @@ impl Rig {
         let plan = Arc::get_mut(&mut self.plan).unwrap();
         plan.variables = elements
             .iter()
-            .map(|n| PlannedVariable { elements: *n, masked: true, public: false, fraction_bits: 0 })
+            .map(|n| PlannedVariable { elements: *n, masked: true, public: false, fraction_bits: 0, kept: None })
             .collect();
         let open = |(variable, elements): (u32, &u32)| Placed {
             step: weights::OpenWeights { variable, elements: *elements }.into(),

@@ -143,6 +143,9 @@ fn stage(
             node.shape
         )));
     }
+    if program.assigned().next().is_some() {
+        return Err(refusal::usage("the program changes variables, which this release does in local sessions only"));
+    }
     let plan = Plan::new(&program, protocol).map_err(|error| refusal::usage(error.to_string()))?;
     let shares: Option<SharedVariables> = match shares {
         [] => None,

@@ -183,6 +183,7 @@ impl Pipes {
                 }
                 Event::Output(shares) => output = Some(shares),
                 Event::Commit(opened) => snapshot = Some(opened),
+                Event::Assign(_) => return Err(refusal::bug("a program that changes variables was deployed")),
                 Event::Done => {
                     return Ok(Ran { measured: party.measured().clone(), output, snapshot });
                 }

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use selkie::Snapshot;
 use selkie::client::message::Refusal;
 use selkie::party::Party;
+use selkie::{Snapshot, State};
 use tokio::time::{sleep, timeout};
 
 use crate::link::Channel;
@@ -129,7 +129,8 @@ async fn run(
     let (ran, mut pipes) = pipes
         .run(move || {
             let shares = model_of.shares.as_ref().ok_or_else(|| refusal::bug("a server without shares"))?;
-            Ok(Party::setup(&bound, shares)?)
+            let state = State::new(bound.role(), [(&*model_of.plan, shares)])?;
+            Ok(Party::setup(&bound, shares, &state)?)
         })
         .await?;
     let snapshot: Snapshot = ran.snapshot.ok_or_else(|| refusal::bug("a set-up without weights"))?;
