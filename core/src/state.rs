@@ -10,7 +10,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Role;
@@ -109,21 +108,6 @@ impl State {
     /// How many runs have changed it.
     pub fn version(&self) -> u64 {
         self.version
-    }
-
-    /// The version to which a binding of `plan` belongs, where `deployed` is the program's: another one for every version of the
-    /// state if weights that runs change are opened under masks, because a mask belongs to one version of a weight.
-    pub fn binding_version(&self, plan: &Plan, deployed: u64) -> u64 {
-        if self.version == 0 || !plan.opens_state() {
-            return deployed;
-        }
-        let mut hash = Sha256::new();
-        hash.update(b"selkie version of a state 1");
-        hash.update(deployed.to_le_bytes());
-        hash.update(self.version.to_le_bytes());
-        let mut bytes = [0; 8];
-        bytes.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
-        u64::from_le_bytes(bytes)
     }
 
     /// Whose it is.

@@ -21,12 +21,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use ndarray::{Array2, Axis, s};
-use selkie::drawing::{PIXELS, Stroke, rasterise};
 use selkie_server::data::{Labelled, Mnist};
 use selkie_server::model::{CLIENT, INPUT, ImportOptions, import};
 use selkie_server::onnx::{self, argmax};
 use selkie_server::train::{self, Net, Options, Recipe};
-use tutorial::{Parties, Session};
+use tutorial::{Parties, Session, drawings};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -157,22 +156,4 @@ fn trained(train: Labelled) -> Result<onnx::Model, Box<dyn Error>> {
     })?;
     println!("training complete: accuracy in clear {:.4}", trained.test_accuracy);
     Ok(trained.model)
-}
-
-#[derive(serde::Deserialize)]
-struct Drawing {
-    digit: u8,
-    strokes: Vec<Stroke>,
-}
-
-/// Digits as strokes, drawn as the page draws them.
-fn drawings(name: &str) -> Result<Labelled, Box<dyn Error>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/digits").join(name);
-    let drawings: Vec<Drawing> = serde_json::from_slice(&std::fs::read(path)?)?;
-    let mut pixels = Vec::with_capacity(drawings.len() * PIXELS);
-    for drawing in &drawings {
-        pixels.extend(rasterise(&drawing.strokes).ok_or("a drawing without strokes")?);
-    }
-    let images = Array2::from_shape_vec((drawings.len(), PIXELS), pixels)?;
-    Ok(Labelled { images, labels: drawings.iter().map(|drawing| drawing.digit).collect() })
 }

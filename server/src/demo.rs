@@ -90,7 +90,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let model = onnx::read(BUNDLED).map_err(Failure::other)?;
     let imported = model::import(&model, &ImportOptions::default())?;
     wait(&services, "find each other").await?;
-    deploy(&cluster, &deployer, MODEL, &imported.program, &imported.weights, Protocol::default()).await?;
+    deploy(&cluster, &deployer, MODEL, &(&imported.program).into(), &imported.weights, &[Protocol::default()]).await?;
     wait(&services, "open the model's weights under masks").await?;
     println!("The bundled model is deployed as {MODEL:?}: each server holds one share of its weights.\n");
     predict(&cluster, &imported).await?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use selkie::plan::Plan;
-use selkie::program::{Program, Weights};
+use selkie::program::{EntryPoints, Weights};
 use selkie::{Protocol, SharedVariables};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -15,10 +15,10 @@ use crate::identity::Identity;
 use crate::init::DEPLOYER_KEY_FILE;
 use crate::link::{Channel, Link, LinkError, Me, dial};
 use crate::model::{self, ModelArgs};
-use crate::node::hello::{COMMIT, Hello, RETIRE, Staged, decode, encode};
+use crate::node::hello::{COMMIT, Hello, Parts, Planned, RETIRE, SentPart, Staged, decode, encode};
 use crate::node::{fresh, hex, refusal};
 use crate::onnx;
-use crate::store::check_name;
+use crate::store::{check_name, part_version, suffix};
 use crate::tools::protocol;
 use crate::tools::report::{SCHEMA, print_json};
 use selkie::Role;
@@ -35,9 +35,9 @@ pub struct Args {
     /// Where the parties are.
     #[arg(long, value_name = "cluster.toml")]
     config: PathBuf,
-    /// The protocol to run it with.
-    #[arg(long, value_parser = protocol, default_value_t)]
-    protocol: Protocol,
+    /// The protocol to run it with, or several, separated by commas: clients ask for NAME and get the first, or for NAME@PROTOCOL.
+    #[arg(long, value_parser = protocol, value_delimiter = ',', default_values_t = [Protocol::default()])]
+    protocol: Vec<Protocol>,
     #[command(flatten)]
     how: ModelArgs,
     /// The deployer's private key; its public key stands in the configuration's `[deployers]`.
@@ -52,12 +52,23 @@ pub struct Args {
 /// What was deployed.
 #[derive(Debug, Clone)]
 pub struct Deployed {
+    /// Its parts.
+    pub parts: Vec<DeployedPart>,
+    /// Unlike that of every other deployment.
+    pub version: u64,
+}
+
+/// A part of it.
+#[derive(Debug, Clone)]
+pub struct DeployedPart {
+    /// The name under which clients ask for it.
+    pub name: String,
+    /// The protocol that runs it.
+    pub protocol: Protocol,
     /// The program's hash.
     pub program: [u8; 32],
     /// The plan's hash, the same at all three parties.
     pub plan: [u8; 32],
-    /// Unlike that of every other deployment.
-    pub version: u64,
 }
 
 /// Reads the model, deploys it, and says so.
@@ -72,18 +83,36 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let model = onnx::bytes(&args.model).and_then(|file| onnx::read(&file)).map_err(|error| error.of(&args.model))?;
     let imported = model::import(&model, &args.how.options()?)?;
     let me = Me::deployer(identity)?;
-    let deployed = deploy(&cluster, &me, &args.name, &imported.program, &imported.weights, args.protocol).await?;
-    let (program, plan) = (hex(&deployed.program), hex(&deployed.plan));
+    let programs = imported.program.into();
+    let deployed = deploy(&cluster, &me, &args.name, &programs, &imported.weights, &args.protocol).await?;
     if args.json {
-        let document = json!({
-            "schema": SCHEMA, "model": args.name, "protocol": args.protocol.name(),
-            "program": program, "plan": plan, "version": format!("{:016x}", deployed.version),
-        });
-        print_json(&document)?;
+        print_json(&document(&args.name, &deployed))?;
     } else {
-        println!("{} is deployed to all three parties.\nprogram {program}\nplan    {plan}", args.name);
+        println!("{} is deployed to all three parties.", args.name);
+        for part in &deployed.parts {
+            let (program, plan) = (hex(&part.program), hex(&part.plan));
+            println!("{} ({})\nprogram {program}\nplan    {plan}", part.name, part.protocol);
+        }
     }
     Ok(())
+}
+
+/// The first part's fields, and all parts.
+fn document(name: &str, deployed: &Deployed) -> serde_json::Value {
+    let part = |part: &DeployedPart| {
+        json!({
+            "model": part.name, "protocol": part.protocol.name(),
+            "program": hex(&part.program), "plan": hex(&part.plan),
+        })
+    };
+    let mut document = deployed.parts.first().map_or_else(|| json!({}), part);
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert("schema".to_owned(), json!(SCHEMA));
+        fields.insert("model".to_owned(), json!(name));
+        fields.insert("version".to_owned(), json!(format!("{:016x}", deployed.version)));
+        fields.insert("parts".to_owned(), deployed.parts.iter().map(part).collect());
+    }
+    document
 }
 
 /// One party in a deployment.
@@ -100,9 +129,10 @@ pub(crate) struct Offer<'a> {
     pub(crate) name: &'a str,
     /// Unlike that of every other deployment.
     pub(crate) version: u64,
-    pub(crate) program: &'a Program,
+    pub(crate) programs: &'a EntryPoints,
     pub(crate) weights: &'a Weights,
-    pub(crate) protocol: Protocol,
+    /// One at least; the first is the one that clients get who name none.
+    pub(crate) protocols: &'a [Protocol],
 }
 
 /// A fresh version.
@@ -110,7 +140,7 @@ pub(crate) fn fresh_version() -> Result<u64, Failure> {
     Ok(u64::from_le_bytes(fresh().map_err(Failure::other)?))
 }
 
-/// Deploys a program and its weights.
+/// Deploys a program, or several entry points, and their weights.
 ///
 /// # Errors
 /// As [`run`].
@@ -118,12 +148,12 @@ pub async fn deploy(
     cluster: &Cluster,
     me: &Me,
     name: &str,
-    program: &Program,
+    programs: &EntryPoints,
     weights: &Weights,
-    protocol: Protocol,
+    protocols: &[Protocol],
 ) -> Result<Deployed, Failure> {
     let version = fresh_version()?;
-    deploy_as(cluster, me, &Offer { name, version, program, weights, protocol }).await
+    deploy_as(cluster, me, &Offer { name, version, programs, weights, protocols }).await
 }
 
 /// The same as a version that was chosen before.
@@ -173,35 +203,20 @@ async fn place(
     offer: &Offer<'_>,
     ephemeral: bool,
 ) -> Result<(Deployed, Vec<Target>), Failure> {
-    let Offer { name, version, program, weights, protocol } = *offer;
-    let plan = Plan::new(program, protocol).map_err(Failure::usage)?;
-    let seed = fresh().map_err(Failure::other)?;
-    let shares = SharedVariables::share(program, &plan, version, weights, seed).map_err(Failure::usage)?;
-    let [zero, one] = shares.map(|shares| Zeroizing::new(encode(&shares)));
-    let program_bytes = program.to_bytes();
+    let Offer { name, version, .. } = *offer;
+    let (parts, sent) = make(offer)?;
 
     let links = tokio::join!(
         dial(cluster, me, Role::Server0),
         dial(cluster, me, Role::Server1),
         dial(cluster, me, Role::CryptoProducer)
     );
-    let none = Zeroizing::new(Vec::new());
     let mut targets = Vec::with_capacity(3);
-    for ((role, link), shares) in
-        Role::ALL.into_iter().zip(present([links.0, links.1, links.2])?).zip([&zero, &one, &none])
-    {
-        let hello = Hello::Deploy {
-            name: name.to_owned(),
-            version,
-            program_bytes: program_bytes.len() as u64,
-            shares_bytes: shares.len() as u64,
-            protocol: protocol.name().to_owned(),
-            ephemeral,
-        };
+    for ((role, link), bytes) in Role::ALL.into_iter().zip(present([links.0, links.1, links.2])?).zip(&sent) {
+        let hello = Hello::Deploy { name: name.to_owned(), version, bytes: bytes.len() as u64, ephemeral };
         let channel = link.open_channel(encode(&hello))?;
         let mut target = Target { role, channel, link };
-        let chunk = target.link.frame_limit();
-        for frame in program_bytes.chunks(chunk).chain(shares.chunks(chunk)) {
+        for frame in bytes.chunks(target.link.frame_limit()) {
             if target.channel.send(frame.to_vec()).await.is_err() {
                 // Its reason is more telling than that it listens no more.
                 target.hear(cluster).await?;
@@ -211,20 +226,22 @@ async fn place(
         targets.push(target);
     }
 
-    let ours = Staged { program: program.hash(), plan: plan.hash() };
+    let ours: Staged = parts.iter().map(|part| Planned { program: part.program, plan: part.plan }).collect();
     for target in &mut targets {
         let theirs: Staged = decode(&target.hear(cluster).await?).map_err(Failure::other)?;
         if theirs != ours {
+            let show = |all: &Staged| {
+                let one = |planned: &Planned| format!("program {} plan {}", hex(&planned.program), hex(&planned.plan));
+                all.iter().map(one).collect::<Vec<_>>().join(", ")
+            };
             return Err(Failure::new(
                 Exit::Refused,
                 format!(
-                    "{} has made another plan, and nothing was deployed: it has program {} plan {}, here it is program {} plan {}; \
+                    "{} has made another plan, and nothing was deployed: it has {}, here it is {}; \
                      run the same release of selkie everywhere",
                     target.role,
-                    hex(&theirs.program),
-                    hex(&theirs.plan),
-                    hex(&ours.program),
-                    hex(&ours.plan)
+                    show(&theirs),
+                    show(&ours)
                 ),
             ));
         }
@@ -239,7 +256,29 @@ async fn place(
             ));
         }
     }
-    Ok((Deployed { program: ours.program, plan: ours.plan, version }, targets))
+    Ok((Deployed { parts, version }, targets))
+}
+
+/// The parts of a deployment, and what server0, server1 and the crypto producer are sent of them.
+fn make(offer: &Offer<'_>) -> Result<(Vec<DeployedPart>, [Zeroizing<Vec<u8>>; 3]), Failure> {
+    let (mut parts, mut sent) = (Vec::new(), [Parts::new(), Parts::new(), Parts::new()]);
+    for (index, protocol) in offer.protocols.iter().enumerate() {
+        for (entry, program) in offer.programs.iter() {
+            let suffix = suffix(entry, (index > 0).then_some(*protocol));
+            let plan = Plan::new(program, *protocol).map_err(Failure::usage)?;
+            let seed = fresh().map_err(Failure::other)?;
+            let version = part_version(offer.version, &suffix);
+            let shares =
+                SharedVariables::share(program, &plan, version, offer.weights, seed).map_err(Failure::usage)?;
+            for (sent, shares) in sent.iter_mut().zip(shares.map(Some).into_iter().chain([None])) {
+                let (suffix, protocol) = (suffix.clone(), protocol.name().to_owned());
+                sent.push(SentPart { suffix, protocol, program: program.to_bytes(), shares });
+            }
+            let name = format!("{}{suffix}", offer.name);
+            parts.push(DeployedPart { name, protocol: *protocol, program: program.hash(), plan: plan.hash() });
+        }
+    }
+    Ok((parts, sent.map(|sent| Zeroizing::new(encode(&sent)))))
 }
 
 /// All links, or an error that names every party that is missing.

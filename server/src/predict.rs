@@ -59,7 +59,7 @@ fn player_key(text: &str) -> Result<(String, PathBuf), String> {
 /// # Errors
 /// A file cannot be used, a party is missing or fails, or the servers refuse.
 pub async fn run(args: &Args) -> Result<(), Failure> {
-    store::check_name(&args.model).map_err(Failure::usage)?;
+    store::check_asked(&args.model).map_err(Failure::usage)?;
     let cluster = Cluster::load(&args.config)?;
     let (images, labels) = read(args)?;
     let reference = args.reference.as_deref().map(reference).transpose()?;

@@ -6,12 +6,14 @@
 //!   close, drop   ── it is no longer needed ──────────▶ three parties      which forget it
 //! ```
 
-use ndarray::{ArrayD, ArrayViewD, IxDyn};
-use selkie::Protocol;
+use std::collections::BTreeMap;
+
+use ndarray::{ArrayD, ArrayViewD};
 use selkie::client::message::Planned;
 use selkie::client::{Answer, ClientSpec};
 use selkie::plan::Plan;
-use selkie::program::{Program, Weights};
+use selkie::program::{EntryPoints, Program, RUN, Weights};
+use selkie::{Blame, Protocol};
 
 use crate::client::{Client, Keys, Question};
 use crate::config::Cluster;
@@ -19,12 +21,14 @@ use crate::deploy::{Held, Offer, fresh_version, hold};
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
 use crate::link::Me;
+use crate::store::suffix;
 
 /// A program at the three parties of a cluster, and a client of it who acts for all of its players.
 pub struct Session {
     cluster: Cluster,
     name: String,
-    spec: ClientSpec,
+    /// By entry point.
+    specs: BTreeMap<String, ClientSpec>,
     held: Held,
     client: Client,
 }
@@ -38,19 +42,27 @@ impl std::fmt::Debug for Session {
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ran {
-    /// The outputs, in the program's order.
-    pub outputs: Vec<Output>,
+    /// The outputs in the program's order: who receives each, and its value. Batches have an axis more, in front.
+    pub outputs: Vec<(String, ArrayD<f32>)>,
     /// What it cost.
     pub statistics: Statistics,
 }
 
-/// One output.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Output {
-    /// To whom it is granted.
-    pub player: String,
-    /// The batch, then one sample's shape.
-    pub values: ArrayD<f32>,
+impl Ran {
+    /// The first output that `player` receives.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn output(&self, player: &str) -> Result<ArrayD<f32>, Failure> {
+        let found = self.outputs.iter().find(|(receiver, _)| receiver == player);
+        let missing = || Failure::usage(format!("no output is granted to {player}"));
+        found.map(|(_, value)| value.clone()).ok_or_else(missing)
+    }
+}
+
+/// What its caller did wrong.
+fn yours(blame: Blame) -> Failure {
+    Failure::usage(blame.to_string())
 }
 
 /// What a run cost, as the two servers measured it.
@@ -88,64 +100,83 @@ impl From<&Answer> for Statistics {
 }
 
 impl Session {
-    /// Deploys a program that lives as long as the session: in the parties' memory, never on disk. `deployer` is one of the
-    /// cluster's `[deployers]`, `keys` are those of the program's players whom the cluster pins in `[players]`.
+    /// Deploys a program, or several entry points, that live as long as the session: in the parties' memory, never on disk, and
+    /// so with what they keep from run to run. `deployer` is one of the cluster's `[deployers]`, `keys` are those of the
+    /// programs' players whom the cluster pins in `[players]`.
     ///
     /// # Errors
-    /// The program cannot be planned, the weights do not fit it, a party is missing, or refuses.
+    /// A program cannot be planned, the weights do not fit it, a party is missing, or refuses.
     pub async fn remote(
         cluster: &Cluster,
         deployer: Identity,
         keys: Keys,
-        program: &Program,
+        programs: impl Into<EntryPoints>,
         weights: &Weights,
         protocol: Protocol,
     ) -> Result<Self, Failure> {
-        let version = fresh_version()?;
+        let (version, programs) = (fresh_version()?, programs.into());
         let name = format!("session-{version:016x}");
-        let spec = ClientSpec::new(program, &Plan::new(program, protocol).map_err(Failure::usage)?);
-        let offer = Offer { name: &name, version, program, weights, protocol };
+        let spec = |(entry, program): (&str, &Program)| {
+            let plan = Plan::new(program, protocol).map_err(Failure::usage)?;
+            Ok((entry.to_owned(), ClientSpec::new(program, &plan)))
+        };
+        let specs = programs.iter().map(spec).collect::<Result<_, Failure>>()?;
+        let offer = Offer { name: &name, version, programs: &programs, weights, protocols: &[protocol] };
         let held = hold(cluster, &Me::deployer(deployer)?, &offer).await?;
         let client = Client::connect(cluster).await?.with_keys(keys);
-        Ok(Self { cluster: cluster.clone(), name, spec, held, client })
+        Ok(Self { cluster: cluster.clone(), name, specs, held, client })
     }
 
-    /// The name under which other clients may ask the program, too, while the session lives.
+    /// The name under which other clients may ask the program, too, while the session lives; entry points as `NAME:ENTRY`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What clients know of the program.
-    #[must_use]
-    pub fn spec(&self) -> &ClientSpec {
-        &self.spec
+    /// What clients know of an entry point.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn spec(&self, entry: &str) -> Result<&ClientSpec, Failure> {
+        self.specs.get(entry).ok_or_else(|| {
+            let known = self.specs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            Failure::usage(format!("no entry point {entry:?}; there are: {known}"))
+        })
     }
 
-    /// Runs the program once, on the inputs by their names. An input's first axis is the batch, the same for all, and the
-    /// others are one sample's shape; a program without inputs runs on one sample.
+    /// Runs the program, or its only entry point, once. `inputs` are fed by name; each has its input's shape, or that of a batch of
+    /// them, with an axis more in front.
     ///
     /// # Errors
     /// An input is missing, unknown or of another shape; the servers refuse; a party has gone, and the session with it.
     pub async fn run(&mut self, inputs: &[(&str, ArrayViewD<'_, f32>)]) -> Result<Ran, Failure> {
-        let (inputs, batch) = in_order(&self.spec, inputs)?;
+        let only = if self.specs.len() == 1 { self.specs.keys().next().cloned() } else { None };
+        self.call(only.as_deref().unwrap_or(RUN), inputs).await
+    }
+
+    /// Runs an entry point once, as [`Session::run`]. What it assigns, all others find from then on.
+    ///
+    /// # Errors
+    /// There is no such entry point; or as [`Session::run`].
+    pub async fn call(&mut self, entry: &str, inputs: &[(&str, ArrayViewD<'_, f32>)]) -> Result<Ran, Failure> {
+        let spec = self.spec(entry)?;
+        let (inputs, batch) = spec.batch(inputs).map_err(yours)?;
+        let ours = (spec.program, spec.plan);
         self.held.check()?;
-        let answered = self.client.ask(Question { model: &self.name, inputs, batch, ..Question::default() }).await;
+        let model = format!("{}{}", self.name, suffix(entry, None));
+        let answered =
+            self.client.ask(Question { model: &model, inputs, batch: batch.unwrap_or(1), ..Question::default() }).await;
         // A party that has lost the program may say so before its link is known to be lost.
         let answer = answered.map_err(|failure| self.held.check().err().unwrap_or(failure))?;
-        if (answer.spec.program, answer.spec.plan) != (self.spec.program, self.spec.plan) {
+        if (answer.spec.program, answer.spec.plan) != ours {
             return Err(Failure::new(
                 Exit::PeerFailed,
                 "the servers ran another program than this session's: trust neither",
             ));
         }
         let statistics = Statistics::from(&answer);
-        let shaped = answer.spec.outputs.iter().zip(answer.outputs).map(|(output, values)| {
-            let shape: Vec<usize> = [batch].into_iter().chain(output.shape.iter().map(|n| *n as usize)).collect();
-            let values = ArrayD::from_shape_vec(IxDyn(&shape), values).map_err(Failure::other)?;
-            Ok(Output { player: output.player.clone(), values })
-        });
-        Ok(Ran { outputs: shaped.collect::<Result<_, Failure>>()?, statistics })
+        let outputs = answer.spec.shaped(answer.outputs, batch).map_err(Failure::other)?;
+        Ok(Ran { outputs, statistics })
     }
 
     /// Ends the session, and hears from all three parties that the program is gone. Dropping it ends it, too.
@@ -155,38 +186,4 @@ impl Session {
     pub async fn close(self) -> Result<(), Failure> {
         self.held.retire(&self.cluster).await
     }
-}
-
-/// The inputs in the program's order, and the batch.
-fn in_order(spec: &ClientSpec, given: &[(&str, ArrayViewD<'_, f32>)]) -> Result<(Vec<Vec<f32>>, usize), Failure> {
-    let named = |name: &str| given.iter().find(|(given, _)| *given == name).map(|(_, values)| values);
-    let known = || spec.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ");
-    for (index, (name, _)) in given.iter().enumerate() {
-        let twice = given.iter().take(index).any(|(before, _)| before == name);
-        if twice || spec.inputs.iter().all(|input| input.name != *name) {
-            return Err(Failure::usage(format!(
-                "{name:?} is no input of the program, or was given twice; its inputs are: {}",
-                known()
-            )));
-        }
-    }
-    let first = spec.inputs.first().and_then(|input| named(&input.name));
-    let batch = first.map_or(1, |values| values.shape().first().copied().unwrap_or(0));
-    let one = |input: &selkie::client::InputSpec| {
-        let values = named(&input.name).ok_or_else(|| {
-            Failure::usage(format!("the input {:?} is missing; the program's inputs are: {}", input.name, known()))
-        })?;
-        let sample = input.shape.iter().map(|n| *n as usize);
-        let wanted: Vec<usize> = [batch].into_iter().chain(sample).collect();
-        if batch == 0 || values.shape() != wanted {
-            return Err(Failure::usage(format!(
-                "the input {:?} has shape {:?}, and a batch of samples of shape {:?} belongs there, the same batch for all inputs",
-                input.name,
-                values.shape(),
-                input.shape
-            )));
-        }
-        Ok(values.iter().copied().collect())
-    };
-    Ok((spec.inputs.iter().map(one).collect::<Result<_, _>>()?, batch))
 }

@@ -54,6 +54,31 @@ impl InputSpec {
         self.shape.iter().map(|n| *n as usize).product()
     }
 
+    /// Where in a batch an element is, counted from 0: by row and column, if there are two axes.
+    fn place(&self, batch: usize, index: usize) -> String {
+        let sample = self.shape.iter().map(|n| *n as usize);
+        let axes: Vec<usize> = match self.shape.len() {
+            0 | 1 => [batch].into_iter().chain(sample).collect(),
+            _ if batch > 1 => [batch].into_iter().chain(sample).collect(),
+            _ => sample.collect(),
+        };
+        let mut rest = index;
+        let mut at: Vec<usize> = axes
+            .iter()
+            .rev()
+            .map(|n| {
+                let here = rest % n.max(&1);
+                rest /= n.max(&1);
+                here
+            })
+            .collect();
+        at.reverse();
+        match at.as_slice() {
+            [row, column] => format!("in row {row}, column {column}"),
+            at => format!("at {at:?}"),
+        }
+    }
+
     /// The bytes that a server is sent for `batch` samples; `None` if that overflows.
     fn bytes(&self, ring_bits: u32, first: bool, batch: usize) -> Option<usize> {
         match self.visibility {
@@ -344,18 +369,18 @@ impl ClientSpec {
         for (index, (values, spec)) in inputs.iter().zip(&self.inputs).enumerate() {
             let [low, high] = spec.range;
             let limit = low.abs().max(high.abs());
-            let one = |value: &f32| {
+            let one = |(place, value): (usize, &f32)| {
                 let value = f64::from(*value);
                 // Nothing that is not finite lies in a range.
                 if !(low..=high).contains(&value) {
+                    let (name, place) = (&spec.name, spec.place(batch, place));
                     return Err(Blame::you(format!(
-                        "{value} for the input {}, whose range is {low} to {high}",
-                        spec.name
+                        "{value} for the input {name}, {place}, whose range is {low} to {high}"
                     )));
                 }
                 encode(ring, if spec.whole { 0 } else { self.numbers.fraction_bits }, limit, value)
             };
-            let mut secret: Vec<L> = values.iter().map(one).collect::<Result<_, _>>()?;
+            let mut secret: Vec<L> = values.iter().enumerate().map(one).collect::<Result<_, _>>()?;
             let pack = |elements: &[L]| {
                 let mut packed = vec![];
                 pack::pack(elements.iter().map(|x| x.to_u64()), ring.bits(), &mut packed);

@@ -22,6 +22,11 @@ pub enum Initialiser {
         /// The standard deviation.
         deviation: f64,
     },
+    /// Uniform in ±`limit`.
+    Uniform {
+        /// The limit.
+        limit: f64,
+    },
     /// Uniform in ±√(6 / (inputs + outputs)): Glorot and Bengio 2010, equation 16.
     GlorotUniform,
     /// Normal with variance 2 / inputs, for layers before a ReLU: He, Zhang, Ren and Sun 2015, equation 10.
@@ -37,7 +42,7 @@ impl Default for Initialiser {
 
 impl Initialiser {
     /// `count` values for weights from `inputs` to `outputs`, the same for the same seed.
-    fn draw(self, count: usize, [inputs, outputs]: [u32; 2], seed: &Seed) -> Vec<f32> {
+    pub fn draw(self, count: usize, [inputs, outputs]: [u32; 2], seed: &Seed) -> Vec<f32> {
         let mut generator = ChaCha20Rng::from_seed(*seed.bytes());
         // In 0..1, never 1.
         let mut uniform = || f64::from(generator.next_u32() >> 8) / f64::from(1u32 << 24);
@@ -57,6 +62,7 @@ impl Initialiser {
                 let limit = libm::sqrt(6.0 / (f64::from(inputs) + f64::from(outputs)).max(1.0));
                 (0..count).map(|_| (limit * (2.0 * uniform() - 1.0)) as f32).collect()
             }
+            Initialiser::Uniform { limit } => (0..count).map(|_| (limit * (2.0 * uniform() - 1.0)) as f32).collect(),
         }
     }
 }
@@ -131,6 +137,7 @@ mod tests {
         for (initialiser, variance) in [
             (Initialiser::default(), 0.01),
             (Initialiser::GlorotUniform, 2.0 / 80.0),
+            (Initialiser::Uniform { limit: 0.3 }, 0.03),
             (Initialiser::HeNormal, 2.0 / 50.0),
         ] {
             let values = initialiser.draw(count, [50, 30], &seed);
@@ -140,7 +147,8 @@ mod tests {
             // Six deviations of each estimate, and the kurtosis tells normal from uniform.
             assert!(mean.abs() < 6.0 * (variance / count as f64).sqrt(), "{initialiser:?}: {mean}");
             assert!((square / variance - 1.0).abs() < 6.0 * (2.0 / count as f64).sqrt(), "{initialiser:?}: {square}");
-            let kurtosis = if initialiser == Initialiser::GlorotUniform { 1.8 } else { 3.0 };
+            let uniform = matches!(initialiser, Initialiser::GlorotUniform | Initialiser::Uniform { .. });
+            let kurtosis = if uniform { 1.8 } else { 3.0 };
             assert!((fourth / (square * square) - kurtosis).abs() < 0.3, "{initialiser:?}");
         }
         assert_eq!(Initialiser::Zeros.draw(3, [1, 1], &seed), [0.0; 3]);

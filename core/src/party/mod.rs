@@ -195,7 +195,7 @@ impl Party {
     /// The shares are not those of the plan's program, or the role is no server.
     pub fn setup(binding: &Binding, shares: &SharedVariables, state: &State) -> Result<Self, Blame> {
         if shares.program() != &binding.plan.program_hash()
-            || state.binding_version(&binding.plan, shares.version()) != binding.version
+            || binding.plan.version_at(shares.version(), state.version()) != binding.version
         {
             return Err(Blame::you("shares of another program or version"));
         }

@@ -205,6 +205,22 @@ impl Plan {
         self.variables.iter().any(|variable| variable.masked && variable.kept.is_some())
     }
 
+    /// The version to which what is opened and dealt belongs, of a program that was deployed as version `deployed`, at a version
+    /// of the state: another one for every state if weights that runs change are opened under masks, because a mask belongs to
+    /// one version of a weight; else that of the deployment.
+    pub fn version_at(&self, deployed: u64, state: u64) -> u64 {
+        if state == 0 || !self.opens_state() {
+            return deployed;
+        }
+        let mut hash = Sha256::new();
+        hash.update(b"selkie version of a state 1");
+        hash.update(deployed.to_le_bytes());
+        hash.update(state.to_le_bytes());
+        let mut bytes = [0; 8];
+        bytes.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        u64::from_le_bytes(bytes)
+    }
+
     /// Messages on the longest chain among the three parties for one query, whatever its batch.
     pub fn rounds(&self) -> u32 {
         self.steps.iter().map(|placed| placed.level).max().unwrap_or(0)

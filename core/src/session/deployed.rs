@@ -104,7 +104,7 @@ impl Deployed {
     /// Opens the weights for these states, if that has not been done.
     pub(super) fn make_ready(&mut self, states: &[State; 2]) -> Result<(), Blame> {
         let [state, _] = states;
-        let version = state.binding_version(&self.plan, self.version);
+        let version = self.plan.version_at(self.version, state.version());
         if self.ready.as_ref().is_none_or(|ready| ready.version != version) {
             self.ready = Some(self.set_up(version, states)?);
         }

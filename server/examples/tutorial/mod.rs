@@ -1,13 +1,17 @@
-//! What both tutorials share: two flags, and a session that is here or over three parties.
+//! What the tutorials share: two flags, and a session that is here or over three parties.
+
+#![allow(dead_code, reason = "each tutorial uses a part of it")]
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use ndarray::{ArrayD, ArrayViewD};
+use ndarray::{Array2, ArrayD, ArrayViewD};
 use selkie::Protocol;
-use selkie::program::{Program, Weights};
+use selkie::drawing::{PIXELS, Stroke, rasterise};
+use selkie::program::{EntryPoints, Weights};
 use selkie_server::client::Keys;
 use selkie_server::config::Cluster;
+use selkie_server::data::Labelled;
 use selkie_server::identity::Identity;
 use selkie_server::init::DEPLOYER_KEY_FILE;
 use selkie_server::tools::protocol;
@@ -38,17 +42,21 @@ pub(crate) enum Session {
 
 impl Session {
     /// All three parties in this process, for trying things out.
-    pub(crate) fn local(program: &Program, weights: &Weights, protocol: Protocol) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn local(
+        programs: impl Into<EntryPoints>,
+        weights: &Weights,
+        protocol: Protocol,
+    ) -> Result<Self, Box<dyn Error>> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)?;
-        Ok(Self::Local(Box::new(selkie::Session::local(program, weights, protocol, seed)?)))
+        Ok(Self::Local(Box::new(selkie::Session::local(programs, weights, protocol, seed)?)))
     }
 
     /// Three parties wherever `cluster` says. They take the program from a deployer, whose key `selkie init --local` left beside
     /// the configuration.
     pub(crate) fn remote(
         cluster: &Path,
-        program: &Program,
+        programs: impl Into<EntryPoints>,
         weights: &Weights,
         protocol: Protocol,
     ) -> Result<Self, Box<dyn Error>> {
@@ -56,13 +64,12 @@ impl Session {
         let (cluster, runtime) = (Cluster::load(cluster)?, Runtime::new()?);
         // The players whose keys are pinned prove who they are; here the deployer is the model trainer.
         let keys: Keys = [("model-trainer".to_owned(), deployer.clone())].into_iter().collect();
-        let session = selkie_server::Session::remote(&cluster, deployer, keys, program, weights, protocol);
+        let session = selkie_server::Session::remote(&cluster, deployer, keys, programs, weights, protocol);
         let session = Box::new(runtime.block_on(session)?);
         Ok(Self::Remote(runtime, session))
     }
 
     /// What each server holds of a variable, where all parties are in this process.
-    #[allow(dead_code, reason = "one tutorial looks at it")]
     pub(crate) fn shares_of(&self, variable: &str) -> Result<Option<[Vec<u64>; 2]>, Box<dyn Error>> {
         match self {
             Self::Local(session) => Ok(Some(session.shares_of(variable)?)),
@@ -74,10 +81,37 @@ impl Session {
     pub(crate) fn run(&mut self, inputs: &[(&str, ArrayViewD<'_, f32>)]) -> Result<Outputs, Box<dyn Error>> {
         match self {
             Self::Local(session) => Ok(session.run(inputs)?.outputs),
-            Self::Remote(runtime, session) => {
-                let ran = runtime.block_on(session.run(inputs))?;
-                Ok(ran.outputs.into_iter().map(|output| (output.player, output.values)).collect())
-            }
+            Self::Remote(runtime, session) => Ok(runtime.block_on(session.run(inputs))?.outputs),
         }
     }
+
+    /// One run of an entry point: who receives what.
+    pub(crate) fn call(
+        &mut self,
+        entry: &str,
+        inputs: &[(&str, ArrayViewD<'_, f32>)],
+    ) -> Result<Outputs, Box<dyn Error>> {
+        match self {
+            Self::Local(session) => Ok(session.call(entry, inputs)?.outputs),
+            Self::Remote(runtime, session) => Ok(runtime.block_on(session.call(entry, inputs))?.outputs),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Drawing {
+    digit: u8,
+    strokes: Vec<Stroke>,
+}
+
+/// Digits as strokes, drawn as the page draws them.
+pub(crate) fn drawings(name: &str) -> Result<Labelled, Box<dyn Error>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/digits").join(name);
+    let drawings: Vec<Drawing> = serde_json::from_slice(&std::fs::read(path)?)?;
+    let mut pixels = Vec::with_capacity(drawings.len() * PIXELS);
+    for drawing in &drawings {
+        pixels.extend(rasterise(&drawing.strokes).ok_or("a drawing without strokes")?);
+    }
+    let images = Array2::from_shape_vec((drawings.len(), PIXELS), pixels)?;
+    Ok(Labelled { images, labels: drawings.iter().map(|drawing| drawing.digit).collect() })
 }

@@ -2,7 +2,7 @@
 //! big-endian `u32`s, then the elements. Only unsigned bytes are read: images have three dimensions, labels one.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 
 use flate2::read::MultiGzDecoder;
 use ndarray::Array2;
@@ -39,6 +39,60 @@ pub fn labels(file: &[u8]) -> Result<Vec<u8>, Fault> {
     elements(file, 1, "labels").map(|(_, data)| data.into_owned())
 }
 
+/// The elements of an IDX file, plain or gzipped, read a piece at a time: however large it is, it takes no more memory than
+/// what is asked for.
+pub struct Stream {
+    source: Box<dyn Read + Send>,
+    rows: usize,
+    columns: usize,
+    read: usize,
+}
+
+impl Stream {
+    /// Opens an image file (`wanted` 3) or a label file (1).
+    ///
+    /// # Errors
+    /// The header is damaged, or is that of something else.
+    pub fn new(file: impl Read + Send + 'static, wanted: usize, what: &'static str) -> Result<Self, Fault> {
+        let mut file = BufReader::new(file);
+        let gzipped = file.fill_buf().map_err(gzip)?.starts_with(&GZIP);
+        let mut source: Box<dyn Read + Send> =
+            if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+        let (dimensions, _) = dimensions(&mut source, wanted, what)?;
+        let (rows, columns) = dimensions.split_first().map_or((0, 1), |(rows, rest)| (*rows, rest.iter().product()));
+        Ok(Self { source, rows, columns, read: 0 })
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes in a row: an image's pixels, or 1.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The next rows, `None` if there are fewer left.
+    ///
+    /// # Errors
+    /// The file ends before it should, or is damaged.
+    pub fn next(&mut self, rows: usize) -> Result<Option<Vec<u8>>, Fault> {
+        if rows == 0 || self.rows - self.read < rows {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; rows * self.columns];
+        self.source.read_exact(&mut bytes).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                Fault::Length { promised: (self.rows * self.columns) as u64, found: (self.read * self.columns) as u64 }
+            }
+            _ => gzip(error),
+        })?;
+        self.read += rows;
+        Ok(Some(bytes))
+    }
+}
+
 /// The dimensions and the elements, whose number is their product.
 fn elements<'a>(file: &'a [u8], wanted: usize, what: &'static str) -> Result<(Vec<usize>, Cow<'a, [u8]>), Fault> {
     if !file.starts_with(&GZIP) {
@@ -64,8 +118,14 @@ fn elements<'a>(file: &'a [u8], wanted: usize, what: &'static str) -> Result<(Ve
     Ok((dimensions, Cow::Owned(data)))
 }
 
-/// Reads the header: the dimensions, and the length of the data that they promise.
+/// [`dimensions`] of a file that is to be held in memory.
 fn header(source: &mut impl Read, wanted: usize, what: &'static str) -> Result<(Vec<usize>, u64), Fault> {
+    let (dimensions, length) = dimensions(source, wanted, what)?;
+    if length > MAX_DATA { Err(Fault::TooLarge(MAX_DATA)) } else { Ok((dimensions, length)) }
+}
+
+/// Reads the header: the dimensions, and the length of the data that they promise.
+fn dimensions(source: &mut impl Read, wanted: usize, what: &'static str) -> Result<(Vec<usize>, u64), Fault> {
     let [zero0, zero1, kind, rank] = word(source)?;
     if [zero0, zero1] != [0, 0] || !(8..=14).contains(&kind) {
         return Err(Fault::Unknown);
@@ -87,9 +147,6 @@ fn header(source: &mut impl Read, wanted: usize, what: &'static str) -> Result<(
         }
         length = length.saturating_mul(u64::from(dimension));
         dimensions.push(dimension as usize);
-    }
-    if length > MAX_DATA {
-        return Err(Fault::TooLarge(MAX_DATA));
     }
     Ok((dimensions, length))
 }

@@ -3,6 +3,7 @@
 //! What a file is, its first bytes say. What its header promises is compared with what it holds before memory is asked
 //! for, so that a damaged or hostile file costs an error and no more.
 
+mod batches;
 pub mod idx;
 pub mod npy;
 
@@ -10,6 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use batches::Batches;
 use ndarray::Array2;
 
 use crate::exit::Failure;
@@ -191,18 +193,21 @@ impl Mnist {
     /// # Errors
     /// A file is missing, damaged, or something else.
     pub fn read(directory: &Path) -> Result<Self, Error> {
-        let find = |name: &'static str| {
-            [name.to_owned(), format!("{name}.gz")]
-                .iter()
-                .map(|name| directory.join(name))
-                .find(|path| path.is_file())
-                .ok_or_else(|| Error::Missing { directory: directory.to_owned(), name })
-        };
+        let find = |name| find(directory, name);
         Ok(Self {
             train: Labelled::read(&find("train-images-idx3-ubyte")?, &find("train-labels-idx1-ubyte")?)?,
             test: Labelled::read(&find("t10k-images-idx3-ubyte")?, &find("t10k-labels-idx1-ubyte")?)?,
         })
     }
+}
+
+/// One of MNIST's files, gzipped or not.
+fn find(directory: &Path, name: &'static str) -> Result<PathBuf, Error> {
+    [name.to_owned(), format!("{name}.gz")]
+        .iter()
+        .map(|name| directory.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| Error::Missing { directory: directory.to_owned(), name })
 }
 
 /// The whole of a regular file that is not too large.

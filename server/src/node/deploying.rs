@@ -3,46 +3,44 @@
 
 use std::sync::Arc;
 
+use selkie::Protocol;
 use selkie::client::message::Refusal;
 use selkie::plan::Plan;
 use selkie::program::{Program, Visibility};
-use selkie::{Protocol, SharedVariables};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::identity::PartyKey;
 use crate::link::Channel;
-use crate::store::{self, Model};
+use crate::store::{self, Deployment, Model, Part};
 use selkie::Role;
 
-use super::hello::{COMMIT, RETIRE, Staged, decode, encode};
+use super::hello::{COMMIT, Parts, Planned, RETIRE, SentPart, Staged, decode, encode};
 use super::{Node, hex, refusal};
 
 /// The largest program, in bytes.
-const MAX_PROGRAM: u64 = 16 << 20;
-/// The largest shares, in bytes.
-const MAX_SHARES: u64 = 1 << 30;
+const MAX_PROGRAM: usize = 16 << 20;
+/// The largest deployment, in bytes: programs and shares.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// A deployment as it is announced.
 pub(crate) struct Coming {
     pub(crate) name: String,
     pub(crate) version: u64,
-    pub(crate) program_bytes: u64,
-    pub(crate) shares_bytes: u64,
-    pub(crate) protocol: String,
+    pub(crate) bytes: u64,
     /// The deployer, if the program is ephemeral.
     pub(crate) held_by: Option<PartyKey>,
 }
 
-/// Takes a model from a deployer, whose key is pinned.
+/// Takes a deployment from a deployer, whose key is pinned.
 pub(crate) async fn take(node: Arc<Node>, key: PartyKey, coming: Coming, mut channel: Channel) {
     let deployer = node.cluster.deployer(&key).unwrap_or("somebody").to_owned();
     match taking(&node, &coming, &mut channel).await {
-        Ok(model) => {
-            let ephemeral = model.held_by.is_some();
-            tracing::info!(model = %model.name, version = model.version, %deployer, ephemeral, "deployed");
+        Ok(deployment) => {
+            let ephemeral = coming.held_by.is_some();
+            tracing::info!(model = %deployment.name, version = deployment.version, %deployer, ephemeral, "deployed");
             if ephemeral {
-                hold(Held { node, model }, channel).await;
+                hold(Held { node, deployment }, channel).await;
             }
         }
         Err(refusal) => {
@@ -56,12 +54,12 @@ pub(crate) async fn take(node: Arc<Node>, key: PartyKey, coming: Coming, mut cha
 /// An ephemeral program, for as long as this lives.
 struct Held {
     node: Arc<Node>,
-    model: Arc<Model>,
+    deployment: Arc<Deployment>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.node.retire(&self.model);
+        self.node.retire(&self.deployment);
     }
 }
 
@@ -79,33 +77,23 @@ async fn hold(held: Held, mut channel: Channel) {
     }
 }
 
-async fn taking(node: &Arc<Node>, coming: &Coming, channel: &mut Channel) -> Result<Arc<Model>, Refusal> {
+async fn taking(node: &Arc<Node>, coming: &Coming, channel: &mut Channel) -> Result<Arc<Deployment>, Refusal> {
     store::check_name(&coming.name).map_err(refusal::usage)?;
-    if coming.program_bytes > MAX_PROGRAM || coming.shares_bytes > MAX_SHARES {
-        return Err(refusal::refused(format!(
-            "the model is too large: a program has at most {MAX_PROGRAM} bytes and shares {MAX_SHARES}"
-        )));
+    if coming.bytes > MAX_BYTES {
+        return Err(refusal::refused(format!("a deployment of {} bytes, {MAX_BYTES} are allowed", coming.bytes)));
     }
-    if (coming.shares_bytes == 0) != (node.role == Role::CryptoProducer) {
-        return Err(refusal::usage(format!("{} bytes of shares are not for {}", coming.shares_bytes, node.role)));
-    }
-    let protocol = Protocol::named(&coming.protocol).ok_or_else(|| {
-        let shown: String = coming.protocol.chars().take(40).collect();
-        refusal::usage(format!("{} knows no protocol {shown:?}: run the same release of selkie everywhere", node.role))
-    })?;
     let Ok(_turn) = node.deploying.try_lock() else {
         return Err(refusal::refused(format!("another model is just being deployed to {}: try again", node.role)));
     };
     node.admits(&coming.name, coming.held_by)?;
-    let program = read(node, channel, coming.program_bytes).await?;
-    let shares = read(node, channel, coming.shares_bytes).await?;
-    let (role, name, version) = (node.role, coming.name.clone(), coming.version);
-    let staged = tokio::task::spawn_blocking(move || stage(role, &name, version, protocol, &program, &shares));
-    let staged = staged.await.map_err(|_| refusal::bug("planning stopped"))??;
-    let model = Arc::new(Model { held_by: coming.held_by, ..staged });
+    let bytes = read(node, channel, coming.bytes).await?;
+    let (role, name, version, held_by) = (node.role, coming.name.clone(), coming.version, coming.held_by);
+    let staged = tokio::task::spawn_blocking(move || stage(role, &name, version, held_by, &bytes));
+    let deployment = Arc::new(staged.await.map_err(|_| refusal::bug("planning stopped"))??);
 
-    let answer = encode(&Staged { program: model.spec.program, plan: model.spec.plan });
-    channel.send(answer).await.map_err(|e| refusal::refused(e.to_string()))?;
+    let planned = |model: &Arc<Model>| Planned { program: model.spec.program, plan: model.spec.plan };
+    let answer: Staged = deployment.models.iter().map(planned).collect();
+    channel.send(encode(&answer)).await.map_err(|e| refusal::refused(e.to_string()))?;
     if next(node, channel).await? != COMMIT {
         return Err(refusal::usage("the deployer did not commit"));
     }
@@ -114,45 +102,46 @@ async fn taking(node: &Arc<Node>, coming: &Coming, channel: &mut Channel) -> Res
             "version {version:016x} was deployed before, and its masks must not be used twice: deploy again"
         )));
     }
-    if model.held_by.is_none() {
-        let (keeper, kept) = (node.clone(), model.clone());
+    if held_by.is_none() {
+        let (keeper, kept) = (node.clone(), deployment.clone());
         let saved = tokio::task::spawn_blocking(move || keeper.store.save(&kept)).await;
         saved
             .map_err(|_| refusal::bug("storing stopped"))?
             .map_err(|error| refusal::refused(format!("{role} could not store the model: {error}")))?;
     }
-    node.put(model.clone());
+    node.put(&deployment);
     // The deployer may be gone; the model is here all the same.
     let _ = channel.send(COMMIT.to_vec()).await;
-    Ok(model)
+    Ok(deployment)
 }
 
-fn stage(
-    role: Role,
-    name: &str,
-    version: u64,
-    protocol: Protocol,
-    program: &[u8],
-    shares: &[u8],
-) -> Result<Model, Refusal> {
-    let program = Program::from_bytes(program)?;
-    // Their masks would have to be handed out before the query; see CHANGELOG.md.
-    if let Some((_, node)) = program.inputs().find(|(_, node)| node.visibility == Visibility::Masked) {
-        return Err(refusal::usage(format!(
-            "the program has a masked input of shape {:?}, which this release takes in local sessions only: use private_input",
-            node.shape
-        )));
-    }
-    if program.assigned().next().is_some() {
-        return Err(refusal::usage("the program changes variables, which this release does in local sessions only"));
-    }
-    let plan = Plan::new(&program, protocol).map_err(|error| refusal::usage(error.to_string()))?;
-    let shares: Option<SharedVariables> = match shares {
-        [] => None,
-        bytes => Some(decode(bytes).map_err(|what| refusal::usage(format!("{role} was sent {what}")))?),
+fn stage(role: Role, name: &str, version: u64, held_by: Option<PartyKey>, bytes: &[u8]) -> Result<Deployment, Refusal> {
+    let sent: Parts = decode(bytes).map_err(|what| refusal::usage(format!("{role} was sent {what}")))?;
+    let part = |sent: SentPart| {
+        let protocol = Protocol::named(&sent.protocol).ok_or_else(|| {
+            let shown: String = sent.protocol.chars().take(40).collect();
+            refusal::usage(format!("{role} knows no protocol {shown:?}: run the same release of selkie everywhere"))
+        })?;
+        if sent.program.len() > MAX_PROGRAM {
+            return Err(refusal::refused(format!(
+                "a program of {} bytes, {MAX_PROGRAM} are allowed",
+                sent.program.len()
+            )));
+        }
+        let program = Program::from_bytes(&sent.program)?;
+        // Their masks would have to be handed out before the query; see CHANGELOG.md.
+        if let Some((_, node)) = program.inputs().find(|(_, node)| node.visibility == Visibility::Masked) {
+            return Err(refusal::usage(format!(
+                "the program has a masked input of shape {:?}, which this release takes in local sessions only: use private_input",
+                node.shape
+            )));
+        }
+        let plan = Plan::new(&program, protocol).map_err(|error| refusal::usage(error.to_string()))?;
+        tracing::debug!(%role, plan = %hex(&plan.hash()), "staged");
+        Ok(Part { suffix: sent.suffix, program, plan, shares: sent.shares })
     };
-    tracing::debug!(%role, plan = %hex(&plan.hash()), "staged");
-    Model::new(role, name, program, plan, version, shares).map_err(refusal::usage)
+    let parts = sent.into_iter().map(part).collect::<Result<_, Refusal>>()?;
+    Deployment::new(role, name, version, parts, held_by).map_err(refusal::usage)
 }
 
 async fn read(node: &Node, channel: &mut Channel, bytes: u64) -> Result<Zeroizing<Vec<u8>>, Refusal> {

@@ -14,10 +14,11 @@ use selkie::client::message::Refusal;
 use tokio::time::{sleep, timeout};
 
 use crate::link::{Channel, Link};
+use crate::store::Keeping;
 use selkie::Role;
 
 use super::era::{Era, link_name};
-use super::hello::{Begin, Hello, Joined, decode, encode};
+use super::hello::{Begin, Hello, Joined, Offered, Settled, decode, encode};
 use super::{Node, fresh, hex, refusal, setup};
 
 /// How long one step of the agreement may take.
@@ -43,6 +44,8 @@ pub(crate) async fn lead(node: Arc<Node>) {
                     () = setup::lead(node.clone(), era.clone()) => {}
                     () = era.broken() => {}
                     () = ended(&mut controls) => {}
+                    // A run could not be sure of its end.
+                    () = era.over.cancelled() => {}
                 }
                 end(&node, &era);
             }
@@ -80,14 +83,39 @@ async fn form(node: &Arc<Node>, links: [Link; 2]) -> Result<(Arc<Era>, [Channel;
         return Err(refusal::refused("server1 and the crypto producer have just found each other anew"));
     }
     let nonces = [ours, first.nonce, second.nonce];
-    let begin = encode(&Begin { nonces });
+    let kept = common(node, &first.kept);
     for (control, role) in controls.iter_mut().zip(roles) {
-        control.send(begin.clone()).await.map_err(|e| refusal::of_link(&node.cluster, &e))?;
+        let kept = if role == Role::Server1 { kept.clone() } else { Vec::new() };
+        control.send(encode(&Begin { nonces, kept })).await.map_err(|e| refusal::of_link(&node.cluster, &e))?;
         step(node, control, role).await?;
     }
     let [one, producer] = links;
     let links = [(Role::Server1, one), (Role::CryptoProducer, producer)];
-    Ok((Arc::new(Era::new(node.role, nonces, links)), controls))
+    let era = Arc::new(Era::new(node.role, nonces, links));
+    settle(node, &era, &kept);
+    Ok((era, controls))
+}
+
+/// For every deployment that keeps variables the newest version that both servers have.
+fn common(node: &Node, theirs: &[Offered]) -> Vec<Settled> {
+    let one = |keeping: Arc<Keeping>| {
+        let (name, version) = keeping.of.clone();
+        let theirs = theirs.iter().find(|(n, v, _)| (n, v) == (&name, &version));
+        let theirs = theirs.map_or(&[][..], |(_, _, offers)| offers);
+        let common = keeping.offers().into_iter().filter(|offer| theirs.contains(offer)).max();
+        (name, version, common)
+    };
+    node.keepings().into_iter().map(one).collect()
+}
+
+fn settle(node: &Node, era: &Era, settled: &[Settled]) {
+    for keeping in node.keepings() {
+        let (name, version) = &keeping.of;
+        let chosen = settled.iter().find(|(n, v, _)| (n, v) == (name, version));
+        // server0 may be about to be deployed to, and will begin where this server is.
+        let chosen = chosen.map_or_else(|| keeping.offers().first().copied(), |(_, _, chosen)| *chosen);
+        keeping.settle(era.epoch, chosen);
+    }
 }
 
 async fn step(node: &Node, control: &mut Channel, role: Role) -> Result<Vec<u8>, Refusal> {
@@ -130,7 +158,12 @@ async fn joining(node: &Arc<Node>, theirs: [u8; 32], control: &mut Channel) -> R
     let link = |to| node.links.link(to).map_err(|error| refusal::of_link(&node.cluster, &error));
     let (to_server0, to_third) = (link(Role::Server0)?, link(third)?);
     let nonce = fresh::<32>().map_err(refusal::bug)?;
-    let answer = Joined { nonce, to_server0: link_name(&to_server0), to_third: link_name(&to_third) };
+    let offered = |keeping: Arc<Keeping>| {
+        let (name, version) = keeping.of.clone();
+        (name, version, keeping.offers())
+    };
+    let kept = node.keepings().into_iter().map(offered).collect();
+    let answer = Joined { nonce, to_server0: link_name(&to_server0), to_third: link_name(&to_third), kept };
     control.send(encode(&answer)).await.map_err(|e| refusal::of_link(&node.cluster, &e))?;
     let begin: Begin = decode(&step(node, control, Role::Server0).await?).map_err(refusal::bug)?;
     let [zero, one, producer] = begin.nonces;
@@ -139,7 +172,9 @@ async fn joining(node: &Arc<Node>, theirs: [u8; 32], control: &mut Channel) -> R
         return Err(refusal::peer(Role::Server0, "server0 changed a nonce between two messages"));
     }
     let links = [(Role::Server0, to_server0), (third, to_third)];
-    Ok(Arc::new(Era::new(node.role, begin.nonces, links)))
+    let era = Arc::new(Era::new(node.role, begin.nonces, links));
+    settle(node, &era, &begin.kept);
+    Ok(era)
 }
 
 fn begin(node: &Node, era: &Arc<Era>) {

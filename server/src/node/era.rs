@@ -118,6 +118,7 @@ impl Era {
             program: model.spec.program,
             plan: model.spec.plan,
             version: model.version,
+            state: model.state,
             epoch: *self.epoch.as_bytes(),
         }
     }
@@ -125,6 +126,13 @@ impl Era {
     /// The model of this version, if it can be used.
     pub(crate) fn current(&self, version: u64) -> Option<Arc<Ready>> {
         self.table().by_version.get(&version).cloned()
+    }
+
+    /// The same deployment's model with its weights as they were at a later time.
+    pub(crate) fn newer(&self, model: &Model) -> Option<Arc<Ready>> {
+        let table = self.table();
+        let latest = table.by_version.get(table.latest.get(&model.name)?);
+        latest.filter(|ready| ready.model.follows(model)).cloned()
     }
 
     /// A model can be used from now on. The version before it is kept, too, so that predictions finish on the version on which
@@ -135,25 +143,32 @@ impl Era {
         let before = table.latest.insert(name.clone(), version);
         table.by_version.retain(|v, other| other.model.name != name || Some(*v) == before);
         table.by_version.insert(version, ready);
-        drop(table);
+        let mut dealers = self.dealers.lock().unwrap_or_else(PoisonError::into_inner);
+        dealers.retain(|version, made| !made.initialized() || table.by_version.contains_key(version));
+        drop((dealers, table));
         self.failures.send_modify(|failures| {
             failures.remove(&version);
         });
     }
 
-    /// A version will never be used again. Sessions that have begun on it finish. The numbers of the units burnt stay.
-    pub(crate) fn retire(&self, version: u64) {
+    /// Whether a model of this name can be used, as it was at some time.
+    pub(crate) fn serves(&self, name: &str) -> bool {
+        self.table().latest.contains_key(name)
+    }
+
+    /// A model of this name will never be used again. Sessions that have begun on it finish. The numbers of the units burnt stay.
+    pub(crate) fn retire(&self, name: &str) {
         let mut table = self.table();
-        table.latest.retain(|_, latest| *latest != version);
-        let gone = table.by_version.remove(&version);
+        table.latest.remove(name);
+        let (gone, kept) = std::mem::take(&mut table.by_version).into_iter().partition(|(_, r)| r.model.name == name);
+        table.by_version = kept;
         drop(table);
-        self.dealers.lock().unwrap_or_else(PoisonError::into_inner).remove(&version);
-        self.failures.send_modify(|failures| {
-            failures.remove(&version);
-        });
-        if let Some(ready) = gone {
-            ready.over.cancel();
-        }
+        let gone: HashMap<u64, Arc<Ready>> = gone;
+        let mut dealers = self.dealers.lock().unwrap_or_else(PoisonError::into_inner);
+        dealers.retain(|version, _| !gone.contains_key(version));
+        drop(dealers);
+        self.failures.send_modify(|failures| failures.retain(|version, _| !gone.contains_key(version)));
+        gone.values().for_each(|ready| ready.over.cancel());
     }
 
     /// Whether nothing is ready or being made ready.

@@ -1,6 +1,7 @@
 //! What parties and deployers say to each other on a channel before the protocol's own frames: the first message says what
 //! the channel is for.
 
+use selkie::SharedVariables;
 use selkie::client::message::Session;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ pub(crate) struct About {
     pub(crate) plan: [u8; 32],
     /// The version of the weights.
     pub(crate) version: u64,
+    /// The version of the kept variables that are opened in it, if any are.
+    pub(crate) state: u64,
     /// The epoch.
     pub(crate) epoch: [u8; 32],
 }
@@ -57,23 +60,43 @@ pub(crate) enum Hello {
         about: About,
         /// What is burnt.
         units: Units,
+        /// The version of the kept variables on which it runs.
+        state: u64,
     },
     /// A deployer to every party: here comes a model; answered by [`Staged`].
     Deploy {
-        /// The model's name.
+        /// The deployment's name.
         name: String,
         /// Unlike that of every other deployment.
         version: u64,
-        /// The program's length in bytes; frames of it follow.
-        program_bytes: u64,
-        /// The shares' length in bytes; frames of them follow. 0 for the crypto producer.
-        shares_bytes: u64,
-        /// The protocol's name.
-        protocol: String,
+        /// How many bytes of [`Parts`] follow.
+        bytes: u64,
         /// Whether it lives only as long as this channel, or until [`RETIRE`], in memory alone.
         ephemeral: bool,
     },
 }
+
+/// The parts of a deployment, as a deployer sends them to one party.
+pub(crate) type Parts = Vec<SentPart>;
+
+/// One of them.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct SentPart {
+    /// What stands behind the deployment's name.
+    pub(crate) suffix: String,
+    /// The protocol's name.
+    pub(crate) protocol: String,
+    /// The program.
+    pub(crate) program: Vec<u8>,
+    /// The server's shares of the weights; the crypto producer is sent none.
+    pub(crate) shares: Option<SharedVariables>,
+}
+
+/// A deployment that keeps variables: its name and version, and the versions of the variables that a server can go on from.
+pub(crate) type Offered = (String, u64, Vec<u64>);
+
+/// The version that both servers go on from.
+pub(crate) type Settled = (String, u64, Option<u64>);
 
 /// A party's answer to [`Hello::Epoch`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,26 +107,36 @@ pub(crate) struct Joined {
     pub(crate) to_server0: [u8; 32],
     /// The party's link to the third party by its public name.
     pub(crate) to_third: [u8; 32],
+    /// server1's: what it keeps from run to run.
+    pub(crate) kept: Vec<Offered>,
 }
 
-/// server0's last word on an epoch: everybody's nonces in order. Answered by an empty frame.
+/// server0's last word on an epoch: everybody's nonces in order, and from where to go on. Answered by an empty frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Begin {
     /// server0's, server1's, the crypto producer's.
     pub(crate) nonces: [[u8; 32]; 3],
+    /// To server1: for each deployment that keeps variables the version on which both go on.
+    pub(crate) kept: Vec<Settled>,
 }
 
 /// A server to the crypto producer: there is room for these units.
 pub(crate) type Want = Units;
 
-/// A party's answer to a deployer.
+/// A party's answer to a deployer: for each part the program that it read and the plan that it made.
+pub(crate) type Staged = Vec<Planned>;
+
+/// A part, as a party understood it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Staged {
-    /// The program that it read.
+pub(crate) struct Planned {
+    /// The program.
     pub(crate) program: [u8; 32],
-    /// The plan that it made.
+    /// The plan.
     pub(crate) plan: [u8; 32],
 }
+
+/// A server's word to its peer that it has stored the next version of the kept variables.
+pub(crate) const PREPARED: &[u8] = b"prepared";
 
 /// Both ends' word that a set-up is complete, and a deployer's that a model is to be kept.
 pub(crate) const COMMIT: &[u8] = b"commit";

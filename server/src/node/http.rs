@@ -83,7 +83,7 @@ fn health(node: &Node) -> Answer {
         .models()
         .iter()
         .map(|model| {
-            let ready = era.as_ref().is_some_and(|era| era.current(model.version).is_some());
+            let ready = era.as_ref().is_some_and(|era| node.serves(era, model));
             json!({
                 "name": model.name, "protocol": model.protocol().name(), "plan": hex(&model.spec.plan), "ready": ready,
                 "ephemeral": model.held_by.is_some(),

@@ -23,6 +23,7 @@ pub(crate) mod refusal;
 mod session;
 mod setup;
 mod threads;
+mod turn;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,7 @@ use crate::exit::Failure;
 use crate::identity::PartyKey;
 use crate::link::{Channel, Links, Me, Mesh, Peer};
 use crate::page::Page;
-use crate::store::{Model, Store};
+use crate::store::{Deployment, Keeping, Model, Store};
 use selkie::Role;
 
 use era::{Era, Ready};
@@ -95,18 +96,20 @@ impl Node {
         self.models.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Whether a model of this name may come; `held_by` is its deployer, if it is ephemeral.
+    /// Whether a deployment of this name may come; `held_by` is its deployer, if it is ephemeral.
     pub(crate) fn admits(&self, name: &str, held_by: Option<PartyKey>) -> Result<(), Refusal> {
         let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         // A lasting model and an ephemeral program never take each other's place: the latter would take the name with it.
-        if models.get(name).is_some_and(|there| there.held_by.is_some() || held_by.is_some()) {
+        let there = models.values().find(|model| model.deployment == name);
+        if there.is_some_and(|there| there.held_by.is_some() || held_by.is_some()) {
             return Err(refusal::refused(format!(
                 "{} has a model called {name:?} already: use another name",
                 self.role
             )));
         }
         let most = self.cluster.limits.programs_per_deployer;
-        if held_by.is_some() && models.values().filter(|model| model.held_by == held_by).count() >= most {
+        let held = models.values().filter(|model| model.held_by == held_by).map(|model| &model.deployment);
+        if held_by.is_some() && held.collect::<HashSet<_>>().len() >= most {
             return Err(refusal::refused(format!(
                 "this deployer holds {most} ephemeral programs at {} already (limits.programs_per_deployer): end a session first",
                 self.role
@@ -115,30 +118,64 @@ impl Node {
         Ok(())
     }
 
-    /// Puts a model in the place of an older one.
-    pub(crate) fn put(&self, model: Arc<Model>) {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(model.name.clone(), model);
+    /// Puts a deployment in the place of an older one.
+    pub(crate) fn put(&self, deployment: &Deployment) {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<String> =
+            models.values().filter(|m| m.deployment == deployment.name).map(|m| m.name.clone()).collect();
+        models.retain(|_, model| model.deployment != deployment.name);
+        models.extend(deployment.models.iter().map(|model| (model.name.clone(), model.clone())));
+        // Parts that there are no more; the others go when their successors can be used.
+        let gone: Vec<_> = gone.into_iter().filter(|name| !models.contains_key(name)).collect();
+        drop(models);
+        if let Some(era) = self.current_era() {
+            gone.iter().for_each(|name| era.retire(name));
+            if let Some(keeping) = &deployment.keeping {
+                keeping.settle(era.epoch, Some(0));
+            }
+        }
         self.deployed.notify_waiters();
     }
 
     /// Forgets an ephemeral program, and all that was made of it.
-    pub(crate) fn retire(&self, model: &Model) {
+    pub(crate) fn retire(&self, deployment: &Deployment) {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        models.retain(|_, there| there.version != model.version);
+        for model in &deployment.models {
+            if models.get(&model.name).is_some_and(|there| Arc::ptr_eq(there, model)) {
+                models.remove(&model.name);
+            }
+        }
         drop(models);
         if let Some(era) = self.current_era() {
-            era.retire(model.version);
+            deployment.models.iter().for_each(|model| era.retire(&model.name));
         }
-        tracing::info!(model = %model.name, version = model.version, "retired");
+        tracing::info!(model = %deployment.name, version = deployment.version, "retired");
     }
 
     /// A model can be used in the era from now on, unless it was retired while it was being set up.
     pub(crate) fn activate(&self, era: &Era, ready: Arc<Ready>) {
         let model = ready.model.clone();
         era.activate(ready);
-        if model.held_by.is_some() && !self.models().iter().any(|there| there.version == model.version) {
-            era.retire(model.version);
+        if model.held_by.is_some() && self.model(&model.name).is_none() {
+            era.retire(&model.name);
         }
+    }
+
+    /// Whether this party is ready for queries to a model. The crypto producer has nothing to do for those to whom nothing is dealt.
+    pub(crate) fn serves(&self, era: &Era, model: &Model) -> bool {
+        let idle = || [Role::Server0, Role::Server1].iter().all(|role| model.plan.unit_bytes(*role) == 0);
+        era.serves(&model.name) || (self.role == Role::CryptoProducer && idle())
+    }
+
+    /// What the deployments keep from run to run.
+    pub(crate) fn keepings(&self) -> Vec<Arc<Keeping>> {
+        let mut all: Vec<Arc<Keeping>> = Vec::new();
+        for keeping in self.models().iter().filter_map(|model| model.keeping.clone()) {
+            if !all.iter().any(|there| Arc::ptr_eq(there, &keeping)) {
+                all.push(keeping);
+            }
+        }
+        all
     }
 
     /// Takes a version number; `false`: it was taken before.
@@ -174,12 +211,15 @@ impl Service {
         let directory = cluster.state(role)?;
         let store = Store::open(directory, role, me.identity.public())
             .map_err(|e| Failure::other(format!("the state directory {} cannot be used: {e}", directory.display())))?;
-        let (models, unusable) = store
+        let (deployments, unusable) = store
             .load()
             .map_err(|e| Failure::other(format!("the state directory {} cannot be read: {e}", directory.display())))?;
         for error in &unusable {
             tracing::error!("{error}");
         }
+        let versions = deployments.values().map(|deployment| deployment.version).collect();
+        let models = deployments.into_values().flat_map(|deployment| deployment.models);
+        let models: BTreeMap<String, Arc<Model>> = models.map(|model| (model.name.clone(), model)).collect();
         for model in models.values() {
             tracing::info!(model = %model.name, protocol = %model.protocol(), program = %hex(&model.spec.program), "serving");
         }
@@ -191,7 +231,7 @@ impl Service {
             links: mesh.links(),
             store,
             page,
-            versions: Mutex::new(models.values().map(|model| model.version).collect()),
+            versions: Mutex::new(versions),
             models: Mutex::new(models),
             deployed: Notify::new(),
             era: watch::Sender::new(None),
@@ -229,7 +269,7 @@ impl Service {
     /// Whether the three parties are linked and every deployed model is ready for queries.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.node.current_era().is_some_and(|era| self.node.models().iter().all(|m| era.current(m.version).is_some()))
+        self.node.current_era().is_some_and(|era| self.node.models().iter().all(|model| self.node.serves(&era, model)))
     }
 }
 
@@ -250,9 +290,9 @@ async fn accept(node: Arc<Node>, mut mesh: Mesh) {
 fn dispatch(node: &Arc<Node>, peer: Peer, hello: Hello, channel: Channel) {
     use Role::{CryptoProducer, Server0, Server1};
     match (peer, node.role, hello) {
-        (Peer::Deployer(key), _, Hello::Deploy { name, version, program_bytes, shares_bytes, protocol, ephemeral }) => {
+        (Peer::Deployer(key), _, Hello::Deploy { name, version, bytes, ephemeral }) => {
             let held_by = ephemeral.then_some(key);
-            let coming = deploying::Coming { name, version, program_bytes, shares_bytes, protocol, held_by };
+            let coming = deploying::Coming { name, version, bytes, held_by };
             node.spawn(deploying::take(node.clone(), key, coming, channel));
         }
         (Peer::Party(Server0), Server1 | CryptoProducer, Hello::Epoch { nonce }) => {
@@ -264,13 +304,13 @@ fn dispatch(node: &Arc<Node>, peer: Peer, hello: Hello, channel: Channel) {
         (Peer::Party(to @ (Server0 | Server1)), CryptoProducer, Hello::Deal(about)) => {
             node.spawn(dealing::deal(node.clone(), to, about, channel));
         }
-        (Peer::Party(Server0), Server1, Hello::Session { session, about, units }) => {
-            session::offered(node, session, about, units, channel);
+        (Peer::Party(Server0), Server1, Hello::Session { session, about, units, state }) => {
+            session::offered(node, session, about, units, state, channel);
         }
-        (Peer::Party(Server0), CryptoProducer, Hello::Session { session, about, units }) => {
+        (Peer::Party(Server0), CryptoProducer, Hello::Session { session, about, units, .. }) => {
             session::produce(node, session, about, units, channel);
         }
-        (Peer::Party(Server1), CryptoProducer, Hello::Session { session, about, units }) => {
+        (Peer::Party(Server1), CryptoProducer, Hello::Session { session, about, units, .. }) => {
             session::joined(node, session, about, units, channel);
         }
         (peer, role, _) => {

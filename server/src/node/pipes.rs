@@ -20,6 +20,7 @@ use crate::config::{Cluster, Limits};
 use crate::link::{Channel, ChannelReceiver, ChannelSender, LinkError};
 use selkie::Role;
 
+use super::hello::PREPARED;
 use super::refusal;
 
 /// The largest part of a limit that headers of frames add to payload.
@@ -43,6 +44,8 @@ pub(crate) struct Pipes {
     cluster: Arc<Cluster>,
     /// Who has done its part.
     closed: Vec<Role>,
+    /// Who has said so before this party had done its own.
+    early: Vec<Role>,
     _pumps: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -52,6 +55,8 @@ pub(crate) struct Ran {
     pub(crate) measured: Measured,
     /// This server's shares of the outputs, if it was a query.
     pub(crate) output: Option<Vec<Vec<u8>>>,
+    /// What kept variables are from now on, if it was a query that changes them.
+    pub(crate) assigned: Option<selkie::Assigned>,
     /// The opened weights, if it was a set-up.
     pub(crate) snapshot: Option<selkie::Snapshot>,
 }
@@ -82,6 +87,7 @@ impl Pipes {
             stop,
             cluster: cluster.clone(),
             closed: Vec::new(),
+            early: Vec::new(),
             _pumps: pumps,
         }
     }
@@ -127,11 +133,14 @@ impl Pipes {
 
     /// Waits for a peer's word that it has finished, too.
     pub(crate) async fn expect(&mut self, from: Role, word: &[u8]) -> Result<(), Refusal> {
+        if self.early.contains(&from) && word == PREPARED {
+            return Ok(());
+        }
         let (sender, frame) = self.recv(from).await?;
         if sender == from && frame == word {
             Ok(())
         } else {
-            Err(refusal::peer(from, format!("{from} did not end the set-up as it should")))
+            Err(refusal::peer(from, format!("{from} did not end as it should")))
         }
     }
 
@@ -173,19 +182,24 @@ impl Pipes {
     }
 
     fn drive(&mut self, runtime: &Handle, mut party: Party) -> Result<Ran, Refusal> {
-        let (mut output, mut snapshot) = (None, None);
+        let (mut output, mut assigned, mut snapshot) = (None, None, None);
         loop {
             match party.poll()? {
                 Event::Transmit(to, frame) => runtime.block_on(self.send(to, frame.encode()))?,
                 Event::Need(from) => {
                     let (role, bytes) = runtime.block_on(self.recv(from))?;
+                    // A server that has finished already; frames are never empty, so this is none.
+                    if bytes == PREPARED {
+                        self.early.push(role);
+                        continue;
+                    }
                     party.handle(role, &Frame::decode(role, &bytes)?)?;
                 }
                 Event::Output(shares) => output = Some(shares),
                 Event::Commit(opened) => snapshot = Some(opened),
-                Event::Assign(_) => return Err(refusal::bug("a program that changes variables was deployed")),
+                Event::Assign(values) => assigned = Some(values),
                 Event::Done => {
-                    return Ok(Ran { measured: party.measured().clone(), output, snapshot });
+                    return Ok(Ran { measured: party.measured().clone(), output, assigned, snapshot });
                 }
             }
         }

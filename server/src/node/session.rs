@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use selkie::Burnt;
 use selkie::client::message::{Planned, Refusal, Session, Stats};
 use selkie::party::Party;
 use selkie::plan::{LinkCost, Phase};
-use tokio::sync::oneshot;
+use selkie::{Burnt, State};
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -27,7 +27,7 @@ use super::era::{Era, Ready, capacity};
 use super::hello::{About, Hello, Units, encode};
 use super::pipes::Pipes;
 use super::setup::agreed_era;
-use super::{Node, dealing, gathering, hex, refusal};
+use super::{Node, dealing, gathering, hex, refusal, turn};
 
 /// How long a query waits for a party that has just gone to come back.
 const RETURN: Duration = Duration::from_millis(2000);
@@ -45,8 +45,8 @@ pub(crate) struct Offer {
     about: About,
     units: Units,
     channel: Channel,
-    /// server1's: the model, and the units as soon as they are burnt.
-    own: Option<(Arc<Ready>, oneshot::Receiver<Burnt>)>,
+    /// server1's: the model, the kept variables on which the session runs, and the units as soon as they are burnt.
+    own: Option<(Arc<Ready>, Option<Arc<State>>, oneshot::Receiver<Burnt>)>,
 }
 
 impl Offer {
@@ -64,11 +64,23 @@ pub(crate) struct Query {
     pub(crate) inputs: Zeroizing<Vec<Vec<u8>>>,
 }
 
+/// What a session holds of what its deployment keeps from run to run: the version on which it runs, and its turn to change it.
+struct Hold {
+    state: Option<Arc<State>>,
+    turn: Option<OwnedMutexGuard<()>>,
+}
+
 /// Whether a batch can be asked at all.
 ///
 /// # Errors
 /// It is empty or too large; the error says how large it may be.
 pub(crate) fn check_batch(node: &Node, model: &Model, batch: usize) -> Result<(), Refusal> {
+    if model.plan.assigns() && batch != 1 {
+        return Err(refusal::usage(format!(
+            "a query of {batch} samples; a run that changes the variables of {} is one of a single sample",
+            model.name
+        )));
+    }
     let most = capacity(&model.plan, &node.cluster.limits);
     if batch == 0 || batch > most {
         return Err(refusal::usage(format!("a query of {batch} samples; {} takes 1 to {most} at a time", model.name)));
@@ -114,10 +126,11 @@ pub(crate) async fn answer(
 
 /// server0's part: picks the units and tells the others.
 async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
+    let turn = turn::take(node, &query.model, &stop).await?;
     let (era, ready) = usable(node, &query).await?;
     let link = |to| era.link(to).ok_or_else(|| refusal::bug("an epoch without links"));
     let (one, producer) = (link(Role::Server1)?, link(Role::CryptoProducer)?);
-    let (burnt, channels) = loop {
+    let (burnt, state, channels) = loop {
         let moved = ready.moved.notified();
         tokio::pin!(moved);
         moved.as_mut().enable();
@@ -129,12 +142,17 @@ async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result
             if stock.holds(&(first..end)) {
                 let burnt = stock.burn(first..end)?;
                 let units = Units { first, count: query.batch as u32 };
-                let hello = encode(&Hello::Session { session: query.session, about: era.about(&ready.model), units });
+                // What the session runs on, and its word to server1 before that of any later change: server1 has it, too.
+                let state = turn::pins(&ready.model).map(|keeping| keeping.current()).transpose();
+                let state = state.map_err(refusal::refused)?;
+                let (session, about) = (query.session, era.about(&ready.model));
+                let version = state.as_ref().map_or(0, |state| state.version());
+                let hello = encode(&Hello::Session { session, about, units, state: version });
                 let lost = |error| refusal::of_link(&node.cluster, &error);
                 let to_one = one.open_channel(hello.clone()).map_err(lost)?;
                 let to_producer = producer.open_channel(hello).map_err(lost)?;
                 ready.moved.notify_waiters();
-                break (burnt, vec![(Role::Server1, to_one), (Role::CryptoProducer, to_producer)]);
+                break (burnt, state, vec![(Role::Server1, to_one), (Role::CryptoProducer, to_producer)]);
             }
             if ready.awaited.fetch_max(end, Ordering::AcqRel) < end {
                 ready.moved.notify_waiters();
@@ -147,7 +165,7 @@ async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result
             () = stop.cancelled() => return Err(refusal::refused("the client went away")),
         }
     };
-    compute(node, ready, query, burnt, channels, stop).await
+    compute(node, ready, query, Hold { state, turn }, burnt, channels, stop).await
 }
 
 fn not_dealt(node: &Node) -> Refusal {
@@ -161,11 +179,16 @@ fn not_dealt(node: &Node) -> Refusal {
 /// The era and the model of a query, waiting a moment for a party that comes back or a model that is being set up.
 async fn usable(node: &Arc<Node>, query: &Query) -> Result<(Arc<Era>, Arc<Ready>), Refusal> {
     let era = era(node).await?;
+    // Its weights as they are now; they are opened where that has not been done.
+    let model = query.model.now().map_err(refusal::refused)?;
+    if era.current(model.version).or_else(|| era.newer(&model)).is_none() {
+        node.deployed.notify_waiters();
+    }
     let mut failures = era.failures.subscribe();
     let ready = async {
         loop {
-            let why = failures.borrow_and_update().get(&query.model.version).cloned();
-            if let Some(ready) = era.current(query.model.version) {
+            let why = failures.borrow_and_update().get(&model.version).cloned();
+            if let Some(ready) = era.current(model.version).or_else(|| era.newer(&model)) {
                 return Ok(ready);
             }
             if let Some(why) = why {
@@ -213,7 +236,7 @@ fn absent(node: &Node) -> Option<Refusal> {
 }
 
 /// server1, when server0 says that a session begins: its units are burnt in the order of these words.
-pub(crate) fn offered(node: &Arc<Node>, session: Session, about: About, units: Units, channel: Channel) {
+pub(crate) fn offered(node: &Arc<Node>, session: Session, about: About, units: Units, state: u64, channel: Channel) {
     let checked = agreed_era(node, &about).and_then(|era| {
         let ready = era.current(about.version).filter(|ready| era.about(&ready.model) == about);
         let ready = ready.ok_or_else(|| {
@@ -222,9 +245,13 @@ pub(crate) fn offered(node: &Arc<Node>, session: Session, about: About, units: U
         let range =
             units.range().ok_or_else(|| refusal::peer(Role::Server0, "server0 began a session without units"))?;
         check_batch(node, &ready.model, units.count as usize)?;
-        Ok((ready, range))
+        let pinned = turn::pins(&ready.model).map(|keeping| {
+            let missing = || refusal::refused(format!("server1 has no version {state} of its variables: ask again"));
+            keeping.at(state).ok_or_else(missing)
+        });
+        Ok((ready, pinned.transpose()?, range))
     });
-    let (ready, range) = match checked {
+    let (ready, state, range) = match checked {
         Ok(checked) => checked,
         Err(refusal) => return channel.fail(&refusal::to_reason(&refusal)),
     };
@@ -232,7 +259,7 @@ pub(crate) fn offered(node: &Arc<Node>, session: Session, about: About, units: U
     if ready.wishes.send((range, sender)).is_err() {
         return channel.fail(&refusal::to_reason(&refusal::refused("the epoch is over: ask again")));
     }
-    bring(node, session, Offer { about, units, channel, own: Some((ready, receiver)) });
+    bring(node, session, Offer { about, units, channel, own: Some((ready, state, receiver)) });
 }
 
 /// The crypto producer, when server1 has joined a session.
@@ -276,7 +303,7 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
         offer = node.offers.fetch(query.session, OTHER_HALF) => offer.ok_or_else(silent)?,
         () = stop.cancelled() => return Err(refusal::refused("the client went away")),
     };
-    let Offer { about, units, channel, own: Some((ready, burnt)) } = offer else {
+    let Offer { about, units, channel, own: Some((ready, state, burnt)) } = offer else {
         return Err(refusal::bug("an offer without units"));
     };
     let refuse = |channel: Channel, refusal: Refusal| {
@@ -292,7 +319,12 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
         Ok(era) => era,
         Err(refusal) => return refuse(channel, refusal),
     };
-    let hello = encode(&Hello::Session { session: query.session, about, units });
+    let turn = match turn::take(node, &ready.model, &stop).await {
+        Ok(turn) => turn,
+        Err(refusal) => return refuse(channel, refusal),
+    };
+    let version = state.as_ref().map_or(0, |state| state.version());
+    let hello = encode(&Hello::Session { session: query.session, about, units, state: version });
     let opened = match era.link(Role::CryptoProducer) {
         Some(link) => link.open_channel(hello).map_err(|error| refusal::of_link(&node.cluster, &error)),
         None => Err(refusal::bug("an epoch without a crypto producer")),
@@ -319,7 +351,7 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
         }
     };
     let channels = vec![(Role::Server0, channel), (Role::CryptoProducer, to_producer)];
-    compute(node, ready, query, burnt, channels, stop).await
+    compute(node, ready, query, Hold { state, turn }, burnt, channels, stop).await
 }
 
 /// What both servers do with their units.
@@ -327,21 +359,38 @@ async fn compute(
     node: &Arc<Node>,
     ready: Arc<Ready>,
     query: Query,
+    hold: Hold,
     burnt: Burnt,
     channels: Vec<(Role, Channel)>,
     stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
     let cost = ready.model.plan.cost(query.batch);
     tracing::info!(session = %hex(&query.session), batch = query.batch, "begun");
+    // A run that changes variables goes on to its end, whether or not somebody still listens.
+    let stop = if ready.model.plan.assigns() { ready.over.child_token() } else { stop };
     let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), stop);
     let (session_ready, inputs) = (ready.clone(), query.inputs);
-    let (ran, pipes) = pipes
+    let Hold { state, turn } = hold;
+    let pinned = state.clone();
+    let (ran, mut pipes) = pipes
         .run(move || {
             let snapshot = session_ready.snapshot.as_ref().ok_or_else(|| refusal::bug("a server without weights"))?;
-            Ok(Party::server(&session_ready.binding, snapshot, &inputs, burnt)?)
+            let snapshot = match &pinned {
+                Some(state) => snapshot.at(&session_ready.model.plan, state)?,
+                None => snapshot.clone(),
+            };
+            Ok(Party::server(&session_ready.binding, &snapshot, &inputs, burnt)?)
         })
         .await?;
-    let output = ran.output.ok_or_else(|| refusal::bug("a query without outputs"))?;
+    if let Some((assigned, state)) = ran.assigned.zip(state) {
+        let epoch = ready.binding.epoch();
+        if let Err(refusal) = turn::go_over(node, &ready.model, epoch, &state, assigned, &mut pipes).await {
+            pipes.fail(&refusal);
+            return Err(refusal);
+        }
+    }
+    drop(turn);
+    let output = ran.output.unwrap_or_default();
     let (sent, from_producer) = pipes.wire_bytes(Role::CryptoProducer);
     let offline = (ready.model.plan.unit_bytes(node.role) * query.batch) as u64;
     let stats = Stats {

@@ -31,7 +31,12 @@ pub(crate) async fn lead(node: Arc<Node>, era: Arc<Era>) {
         tokio::pin!(deployed);
         deployed.as_mut().enable();
         let mut failed = false;
-        for model in node.models().into_iter().filter(|model| era.current(model.version).is_none()) {
+        for model in node.models() {
+            // What it keeps may have changed since it was set up last.
+            let model = model.now().unwrap_or(model);
+            if era.current(model.version).is_some() {
+                continue;
+            }
             if let Err(refusal) = open(&node, &era, &model).await {
                 tracing::warn!(model = %model.name, why = %refusal, "the model could not be set up");
                 era.failures.send_modify(|failures| drop(failures.insert(model.version, refusal.message)));
@@ -79,7 +84,7 @@ pub(crate) async fn follow(node: Arc<Node>, about: About, channel: Channel) {
 /// They are not; the error shows both.
 pub(crate) fn agree(node: &Node, about: &About) -> Result<(Arc<Era>, Arc<Model>), Refusal> {
     let era = agreed_era(node, about)?;
-    let Some(model) = node.model(&about.model) else {
+    let Some(model) = node.model(&about.model).map(|model| model.at(about.state)) else {
         return Err(refusal::refused(format!(
             "the model {:?} is not deployed at {}: its owner must deploy it again",
             about.model, node.role
@@ -113,6 +118,12 @@ fn differ(role: Role, theirs: &About, ours: &About) -> String {
     )
 }
 
+/// The state of a program that keeps nothing.
+fn nothing_kept(role: Role, model: &Model) -> Result<State, Refusal> {
+    let shares = model.shares.as_deref().ok_or_else(|| refusal::bug("a server without shares"))?;
+    Ok(State::new(role, [(&*model.plan, shares)])?)
+}
+
 /// What both servers do; each is the other's peer.
 async fn run(
     node: &Arc<Node>,
@@ -125,11 +136,14 @@ async fn run(
     let expected = model.plan.cost(1).setup_bytes;
     // Frames' headers are not payload: twice the plan's bytes is more than any message needs.
     let pipes = Pipes::new(&node.cluster, vec![(with, channel)], expected * 2, era.over.clone());
+    let state = match &model.keeping {
+        Some(_) => model.opened_state().map_err(refusal::refused)?,
+        None => Arc::new(nothing_kept(node.role, model)?),
+    };
     let (bound, model_of) = (binding.clone(), model.clone());
     let (ran, mut pipes) = pipes
         .run(move || {
-            let shares = model_of.shares.as_ref().ok_or_else(|| refusal::bug("a server without shares"))?;
-            let state = State::new(bound.role(), [(&*model_of.plan, shares)])?;
+            let shares = model_of.shares.as_deref().ok_or_else(|| refusal::bug("a server without shares"))?;
             Ok(Party::setup(&bound, shares, &state)?)
         })
         .await?;

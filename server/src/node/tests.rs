@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 mod ephemeral;
+mod keeping;
 mod players;
 
 use super::*;
@@ -31,6 +32,7 @@ struct Three {
     cluster: Arc<Cluster>,
     services: Vec<Service>,
     deployer: Me,
+    identities: [Identity; 3],
     _state: tempfile::TempDir,
 }
 
@@ -60,11 +62,12 @@ impl Three {
         }
         let cluster = Arc::new(Cluster::parse(&text, &state.path().join("cluster.toml")).unwrap());
         let mut services = Vec::new();
-        for (role, identity) in Role::ALL.into_iter().zip(identities) {
-            let me = Me::new(role, identity).unwrap();
+        for (role, identity) in Role::ALL.into_iter().zip(&identities) {
+            let me = Me::new(role, identity.clone()).unwrap();
             services.push(Service::start(cluster.clone(), role, me, None).await.unwrap());
         }
-        let three = Self { cluster, services, deployer: Me::deployer(deployer).unwrap(), _state: state };
+        let deployer = Me::deployer(deployer).unwrap();
+        let three = Self { cluster, services, deployer, identities, _state: state };
         three.ready().await;
         three
     }
@@ -83,7 +86,7 @@ impl Three {
     }
 
     async fn deploy_program(&self, name: &str, (program, weights): &(Program, Weights)) {
-        deploy(&self.cluster, &self.deployer, name, program, weights, Protocol::default()).await.unwrap();
+        deploy(&self.cluster, &self.deployer, name, &program.into(), weights, &[Protocol::default()]).await.unwrap();
         self.ready().await;
     }
 
@@ -229,7 +232,8 @@ async fn a_version_is_never_taken_twice() {
     let three = Three::new().await;
     let ((program, two), (_, three_times)) = (network(2.0), network(3.0));
     let deploy = async |name, weights| {
-        let offer = Offer { name, version: 42, program: &program, weights, protocol: Protocol::default() };
+        let (programs, protocols) = ((&program).into(), [Protocol::default()]);
+        let offer = Offer { name, version: 42, programs: &programs, weights, protocols: &protocols };
         deploy_as(&three.cluster, &three.deployer, &offer).await
     };
     deploy("m", &two).await.unwrap();

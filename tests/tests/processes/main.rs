@@ -269,8 +269,8 @@ fn a_session_runs_a_program_over_three_processes_and_leaves_nothing() {
             let mut session = remote(true).await.unwrap();
             for _ in 0..3 {
                 let ran = session.run(&[("x", input.view())]).await.unwrap();
-                assert_eq!(ran.outputs[0].values, arr2(&[[1.0, 0.0], [0.0, 1.0]]).into_dyn());
-                assert_eq!(ran.outputs[1].values, arr2(&[[0.0], [1.0]]).into_dyn());
+                assert_eq!(ran.outputs[0].1, arr2(&[[1.0, 0.0], [0.0, 1.0]]).into_dyn());
+                assert_eq!(ran.outputs[1].1, arr2(&[[0.0], [1.0]]).into_dyn());
                 let cost = ran.statistics;
                 assert_eq!(cost.rounds, cost.planned.rounds);
                 assert_eq!(cost.online_bytes, cost.planned.online_bytes);

@@ -17,7 +17,9 @@ impl Three {
 
     async fn hold(&self, name: &str, version: u64) -> Result<Held, Failure> {
         let (program, weights) = network(1.0);
-        let offer = Offer { name, version, program: &program, weights: &weights, protocol: Protocol::default() };
+        let programs = (&program).into();
+        let protocols = &[Protocol::default()];
+        let offer = Offer { name, version, programs: &programs, weights: &weights, protocols };
         hold(&self.cluster, &self.deployer, &offer).await
     }
 
@@ -59,9 +61,9 @@ async fn a_remote_run_gives_and_costs_what_a_local_one_does() {
         let ran = remote.run(&[("x", array(&[batch, 4], values.clone()).view())]).await.unwrap();
         let (wanted, moved) = local.run_rows(&[&values], batch, &mut |_, _, _| ()).unwrap();
         assert_eq!(ran.outputs.len(), 1);
-        assert_eq!(ran.outputs[0].player, "c");
+        assert_eq!(ran.outputs[0].0, "c");
         // Neither has rounded anything: products leave at full scale.
-        assert_eq!(ran.outputs[0].values, array(&[batch, 3], wanted[0].clone()));
+        assert_eq!(ran.outputs[0].1, array(&[batch, 3], wanted[0].clone()));
         let cost = ran.statistics;
         let costs = [cost.online_bytes, cost.offline_bytes, cost.client_bytes];
         assert_eq!((cost.rounds, costs), (moved.rounds, [moved.online_bytes, moved.offline_bytes, moved.client_bytes]));
@@ -71,11 +73,11 @@ async fn a_remote_run_gives_and_costs_what_a_local_one_does() {
         three.nothing_stored();
     }
     for (inputs, says) in [
-        (vec![], "the input \"x\" is missing"),
-        (vec![("y", array(&[1, 4], vec![0.0; 4]))], "\"y\" is no input"),
-        (vec![("x", array(&[1, 4], vec![0.0; 4])), ("x", array(&[1, 4], vec![0.0; 4]))], "given twice"),
-        (vec![("x", array(&[4], vec![0.0; 4]))], "has shape [4]"),
-        (vec![("x", array(&[0, 4], vec![]))], "has shape [0, 4]"),
+        (vec![], "the input x not at all"),
+        (vec![("y", array(&[1, 4], vec![0.0; 4]))], "the input y, which the program does not have"),
+        (vec![("x", array(&[1, 4], vec![0.0; 4])), ("x", array(&[1, 4], vec![0.0; 4]))], "or twice"),
+        (vec![("x", array(&[5], vec![0.0; 5]))], "shape [5]"),
+        (vec![("x", array(&[0, 4], vec![]))], "shape [0, 4]"),
     ] {
         let given: Vec<_> = inputs.iter().map(|(name, values)| (*name, values.view())).collect();
         let failed = remote.run(&given).await.unwrap_err();
@@ -97,7 +99,7 @@ async fn a_program_goes_with_the_link_of_its_deployer() {
     let mut remote = three.remote(&network(2.0), Keys::new()).await.unwrap();
     let x = array(&[1, 4], vec![0.5; 4]);
     let ran = remote.run(&[("x", x.view())]).await.unwrap();
-    assert_eq!(ran.outputs[0].values, array(&[1, 3], vec![1.0; 3]));
+    assert_eq!(ran.outputs[0].1, array(&[1, 3], vec![1.0; 3]));
     // Other clients may ask it by its name, and it stands in no list.
     let mut client = Client::connect(&three.cluster).await.unwrap();
     assert_eq!(client.predict(remote.name(), vec![0.5; 4], 1).await.unwrap().outputs[0], [1.0; 3]);
@@ -133,7 +135,7 @@ async fn ephemeral_programs_are_few_have_names_of_their_own_and_fresh_versions()
     refused(three.hold("fresh", 5).await, "holds 2 ephemeral");
     let (program, weights) = network(3.0);
     let (cluster, me) = (&three.cluster, &three.deployer);
-    let taking = deploy(cluster, me, "one", &program, &weights, Protocol::default()).await.unwrap_err();
+    let taking = deploy(cluster, me, "one", &(&program).into(), &weights, &[Protocol::default()]).await.unwrap_err();
     assert!(taking.message.contains("already: use another name"), "{taking}");
     two.retire(&three.cluster).await.unwrap();
     refused(three.hold("lasting", 5).await, "a model called \"lasting\" already");
@@ -159,7 +161,7 @@ async fn a_session_survives_a_new_epoch_and_ends_with_a_party() {
     };
     timeout(LONG, next).await.unwrap();
     three.ready().await;
-    assert_eq!(remote.run(&[("x", x.view())]).await.unwrap().outputs[0].values, array(&[1, 3], vec![1.0; 3]));
+    assert_eq!(remote.run(&[("x", x.view())]).await.unwrap().outputs[0].1, array(&[1, 3], vec![1.0; 3]));
     // A party goes, and with it the program.
     three.services.pop().unwrap().stop().await;
     let failed = timeout(LONG, remote.run(&[("x", x.view())])).await.unwrap().unwrap_err();
@@ -182,7 +184,7 @@ async fn a_session_acts_for_pinned_players_with_their_keys() {
     let keys = [("hospital-a".to_owned(), a), ("hospital-b".to_owned(), b)].into();
     let mut remote = three.remote(&joint, keys).await.unwrap();
     let ran = remote.run(&inputs).await.unwrap();
-    let received: Vec<_> = ran.outputs.iter().map(|output| (output.player.as_str(), output.values.clone())).collect();
+    let received: Vec<_> = ran.outputs.iter().map(|(player, values)| (player.as_str(), values.clone())).collect();
     let one = array(&[1, 1], vec![3.0]);
     assert_eq!(
         received,
