@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use selkie::client::message::Refusal;
 use selkie::plan::Plan;
-use selkie::program::{Program, Visibility};
+use selkie::program::Program;
 use selkie::{Protocol, SharedVariables};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -136,13 +136,6 @@ fn stage(
     shares: &[u8],
 ) -> Result<Model, Refusal> {
     let program = Program::from_bytes(program)?;
-    // Their masks would have to be handed out before the query; see CHANGELOG.md.
-    if let Some((_, node)) = program.inputs().find(|(_, node)| node.visibility == Visibility::Masked) {
-        return Err(refusal::usage(format!(
-            "the program has a masked input of shape {:?}, which this release takes in local sessions only: use private_input",
-            node.shape
-        )));
-    }
     let plan = Plan::new(&program, protocol).map_err(|error| refusal::usage(error.to_string()))?;
     let shares: Option<SharedVariables> = match shares {
         [] => None,
