@@ -198,7 +198,8 @@ fn graph(model: &Model, options: &ImportOptions) -> Result<(Graph, Weights), Err
     // The model's own check names the layer that does not fit.
     model.shapes()?;
     let (graph, mut weights) = (Graph::new(), Weights::default());
-    let mut x = graph.private_input(CLIENT, INPUT, &dimensions(&model.input), [0.0, 1.0])?;
+    // Under a mask from the start, so that the first product opens nothing.
+    let mut x = graph.masked_input(CLIENT, INPUT, &dimensions(&model.input), [0.0, 1.0])?;
     if let Some(Normalisation { mean, std }) = options.normalisation {
         x = x.normalise(mean, std)?;
     }

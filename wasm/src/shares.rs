@@ -6,13 +6,14 @@ use wasm_bindgen::prelude::*;
 
 use crate::failure::Failure;
 
-/// The two shares of one tensor: each alone is uniformly random, their sum modulo 2^k is the encoded input.
+/// The two servers' shares of one tensor: each alone is uniformly random, their sum modulo 2^k is the encoded input. One is the
+/// expansion of a seed: of a shared input the one that server0 is sent, of a masked one the one that server1 handed out.
 #[wasm_bindgen(getter_with_clone)]
 pub struct Shares {
-    /// What server0 receives: as a seed, of which this is the expansion.
+    /// What server0 holds.
     #[wasm_bindgen(readonly)]
     pub share0: Vec<u64>,
-    /// What server1 receives.
+    /// What server1 holds.
     #[wasm_bindgen(readonly)]
     pub share1: Vec<u64>,
 }
@@ -35,8 +36,11 @@ pub fn join(share0: &[u64], share1: &[u64]) -> Result<Vec<f32>, Failure> {
     add(&plain(share0.len()), share0, share1)
 }
 
-/// Splits one sample of `spec`'s first input.
+/// Splits one sample of `spec`'s first input. Of a masked one, too, the servers hold two shares, one of them a seed's
+/// expansion: to show them, nobody need be asked for seeds.
 pub(crate) fn share(spec: &ClientSpec, values: &[f32]) -> Result<Shares, Failure> {
+    let mut spec = spec.clone();
+    spec.inputs.iter_mut().for_each(|input| input.visibility = Visibility::Private);
     let shared = spec.share(&[values], 1, seed()?)?;
     let [share0, share1] = spec.expand(&shared, 0)?;
     Ok(Shares { share0, share1 })
@@ -51,7 +55,11 @@ pub(crate) fn add(spec: &ClientSpec, share0: &[u64], share1: &[u64]) -> Result<V
             share1.len()
         )));
     }
-    Ok(spec.join([share0, share1])?)
+    let mut values = spec.join([share0, share1])?;
+    if let Some([mean, deviation]) = spec.inputs.first().and_then(|input| input.normalised) {
+        values.iter_mut().for_each(|value| *value = (f64::from(*value) * deviation + mean) as f32);
+    }
+    Ok(values)
 }
 
 /// Fresh random bytes.

@@ -63,7 +63,7 @@ export interface Prediction {
   session: string;
 }
 
-/** What each server receives of one input. Either alone is uniformly random. */
+/** What each server holds of one input. Either alone is uniformly random. */
 export interface Shares {
   share0: BigUint64Array;
   share1: BigUint64Array;

@@ -19,6 +19,8 @@ const SPEC = bytes(
   ...[1, text("prediction-client"), text("x"), [1, 3], floats(-1, 1), [1, 0, 0]],
   ...[1, text("prediction-client"), [1, 2], 16],
 );
+/** The same with a masked input: each server hands out a seed for each sample. */
+const MASKED = bytes(SPEC.subarray(0, 114), 2, SPEC.subarray(115));
 /** Rounds, bytes sent, from the crypto producer, dealt ahead, on the wire; the plan's four; microseconds. */
 const STATS = bytes([7], [100], [0], [0], [0], [0, 0, 0, 0], [5]);
 /** 1.5 and -2, shared. */
@@ -80,7 +82,7 @@ after(() => {
 
 test("it lists, splits, joins and predicts", async () => {
   const client = await open();
-  assert.equal(servers[0].protocol, "selkie.client.2");
+  assert.equal(servers[0].protocol, "selkie.client.3");
   assert.deepEqual(await client.models(), [{ name: "net", protocol: "securenn", inputShape: [3], outputShape: [2] }]);
   const [one, two] = [await client.split("net", input), await client.split("net", input)];
   assert.notDeepEqual(one, two);
@@ -91,6 +93,49 @@ test("it lists, splits, joins and predicts", async () => {
   assert.ok(ms > 0);
   client.close();
   assert.equal((await failure(client.predict("net", input))).code, "usage");
+});
+
+test("a masked input waits for both servers' masks, and both are sent the same", async () => {
+  const parts = [];
+  const masked = {
+    describe: (socket, session) => socket.send(bytes(1, session, MASKED, new Uint8Array(32))),
+    ask(socket, session, index) {
+      const late = () => {
+        assert.deepEqual(parts, [], "nothing leaves before both masks are there");
+        socket.send(bytes(5, session, 0, 32, new Uint8Array(32).fill(index + 1)));
+      };
+      setTimeout(late, 50 * index);
+    },
+    part(socket, session, index, message) {
+      parts.push(message.subarray(18).toString("hex"));
+      StandIn.usual.part(socket, session, index);
+    },
+  };
+  servers.forEach((server) => (server.answers = masked));
+  const client = await open();
+  assert.deepEqual(await client.models(), [{ name: "net", protocol: "securenn", inputShape: [3], outputShape: [2] }]);
+  const { values, clientBytes } = await client.predict("net", input);
+  assert.deepEqual(values, Float32Array.of(1.5, -2));
+  assert.equal(clientBytes, 2 * 32 + 2 * 24 + 32);
+  assert.equal(parts.length, 2);
+  assert.equal(parts[0], parts[1]);
+  const [one, two] = [await client.split("net", input), await client.split("net", input)];
+  assert.notDeepEqual(one, two);
+  assert.deepEqual(await client.join("net", one), input);
+  for (const [count, fill] of [[31, 1], [33, 1]]) {
+    const ask = (socket, session) => socket.send(bytes(5, session, 0, count, new Uint8Array(count).fill(fill)));
+    servers[0].answers = { ...masked, ask, part: () => {} };
+    const next = new AbortController();
+    const error = client.predict("net", input, { signal: next.signal }).catch((error) => error);
+    if (count > 32) {
+      assert.deepEqual([(await error).code, (await error).party], ["peer", "server0"]);
+    } else {
+      setTimeout(() => next.abort(), 100);
+      assert.equal((await error).name, "AbortError", "it waits for what is missing");
+    }
+  }
+  servers.forEach((server) => (server.answers = {}));
+  client.close();
 });
 
 test("what does not fit is refused before any of it is sent", async () => {

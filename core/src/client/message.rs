@@ -6,19 +6,20 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::Role;
 use crate::client::ClientSpec;
 use crate::error::{Blame, Culprit};
 
 /// The version of these messages.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The largest message.
 pub const MAX_MESSAGE: usize = 65_536;
 /// The largest piece of inputs or outputs in one message.
 pub const MAX_PART: usize = MAX_MESSAGE - 256;
 /// The WebSocket subprotocol.
-pub const SUBPROTOCOL: &str = "selkie.client.2";
+pub const SUBPROTOCOL: &str = "selkie.client.3";
 
 /// A conversation's name: 128 random bits that the client chooses, the same for both servers; and the same for all clients
 /// that take part in one query, each for other players.
@@ -45,6 +46,23 @@ pub fn proof(server: Role, challenge: &Challenge, session: &Session, plan: &[u8;
     parts.concat()
 }
 
+/// Bytes that are erased when they are dropped, and never shown.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub Vec<u8>);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl core::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Secret({} bytes hidden)", self.0.len())
+    }
+}
+
 /// A client to a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
@@ -64,7 +82,8 @@ pub enum Request {
         /// The protocol, if it matters and several are deployed.
         protocol: Option<String>,
     },
-    /// A query, or another client's joining it; the inputs of those for whom the client acts follow as parts.
+    /// A query, or another client's joining it; the inputs of those for whom the client acts follow as parts. If some of
+    /// these are masked, [`Reply::Masks`] come first.
     Ask {
         /// The conversation.
         session: Session,
@@ -218,6 +237,16 @@ pub enum Reply {
         /// Why.
         refusal: Refusal,
     },
+    /// A piece of this server's part of the masks of the inputs for which the client acts: a seed for each sample of each
+    /// masked input, one input after the other. They were never handed out before, and never will be again.
+    Masks {
+        /// The conversation.
+        session: Session,
+        /// From 0.
+        index: u32,
+        /// At most [`MAX_PART`] bytes.
+        bytes: Secret,
+    },
 }
 
 impl Request {
@@ -253,6 +282,7 @@ impl Reply {
             | Reply::Spec { session, .. }
             | Reply::Part { session, .. }
             | Reply::Finished { session, .. }
+            | Reply::Masks { session, .. }
             | Reply::Refused { session, .. } => *session,
         }
     }

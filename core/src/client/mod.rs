@@ -44,7 +44,8 @@ pub struct InputSpec {
     pub visibility: Visibility,
     /// Whether it holds integers, without bits after the point.
     pub whole: bool,
-    /// The mean that the program takes away first and the deviation that it divides by, if it does: for references in clear.
+    /// The mean that is taken away from every value and the deviation that it is divided by then, before it is encoded, if the
+    /// program begins with that.
     pub normalised: Option<[f64; 2]>,
 }
 
@@ -134,12 +135,6 @@ impl core::fmt::Debug for SharedInputs {
 impl ClientSpec {
     /// What clients of `program`, run by `plan`, need to know.
     pub fn new(program: &Program, plan: &Plan) -> Self {
-        let normalised = |id| {
-            program.nodes().iter().find_map(|node| match node.op {
-                Op::Normalise { x, mean, deviation } if x == id => Some([mean, deviation]),
-                _ => None,
-            })
-        };
         let input = |(id, node): (crate::program::Id, &crate::program::Node)| match &node.op {
             Op::Input { player, name, range, visibility, whole } => Some(InputSpec {
                 player: player.clone(),
@@ -148,7 +143,7 @@ impl ClientSpec {
                 range: *range,
                 visibility: *visibility,
                 whole: *whole,
-                normalised: normalised(id),
+                normalised: program.normalisation(id),
             }),
             _ => None,
         };
@@ -309,6 +304,75 @@ impl ClientSpec {
         Ok(parts)
     }
 
+    /// Cuts one server's part of the masks of `batch` samples into one part for each input: nothing for those that are not
+    /// masked.
+    ///
+    /// # Errors
+    /// A bug: they are others than [`ClientSpec::mask_bytes`].
+    pub fn cut_masks<'a>(&self, batch: usize, mut masks: &'a [u8]) -> Result<Vec<&'a [u8]>, Blame> {
+        let wrong = || Blame::bug("masks of other inputs than the specification's");
+        let mut parts = vec![];
+        for input in &self.inputs {
+            let len = if input.visibility == Visibility::Masked { batch.checked_mul(SEED_BYTES) } else { Some(0) };
+            let (part, rest) = len.and_then(|len| masks.split_at_checked(len)).ok_or_else(wrong)?;
+            parts.push(part);
+            masks = rest;
+        }
+        if masks.is_empty() { Ok(parts) } else { Err(wrong()) }
+    }
+
+    /// Whether these inputs can be sent: `batch` samples of every one, all within its range. What is refused here costs
+    /// nobody anything.
+    ///
+    /// # Errors
+    /// As [`ClientSpec::share`].
+    pub fn admit(&self, inputs: &[&[f32]], batch: usize) -> Result<(), Blame> {
+        self.fit(inputs, batch)?;
+        let ring = self.ring::<u64>()?;
+        let mut all = inputs.iter().zip(&self.inputs);
+        all.try_for_each(|(values, spec)| {
+            let mut elements = values.iter().enumerate();
+            elements.try_for_each(|(at, x)| self.number(ring, spec, *x, &|| spec.place(batch, at)).map(drop))
+        })
+    }
+
+    fn fit(&self, inputs: &[&[f32]], batch: usize) -> Result<(), Blame> {
+        if inputs.len() != self.inputs.len() {
+            return Err(Blame::you(format!("{} inputs, the model has {}", inputs.len(), self.inputs.len())));
+        }
+        for ((values, spec), elements) in inputs.iter().zip(&self.inputs).zip(self.input_elements()) {
+            if batch == 0 || Some(values.len()) != elements.checked_mul(batch) {
+                return Err(Blame::you(format!(
+                    "{} values for the input {}, which has shape {:?}: {elements} for each of {batch} samples",
+                    values.len(),
+                    spec.name,
+                    spec.shape
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// One element of an input, encoded; `place` says where it stands.
+    fn number<L: Lane>(
+        &self,
+        ring: Ring<L>,
+        spec: &InputSpec,
+        value: f32,
+        place: &dyn Fn() -> String,
+    ) -> Result<L, Blame> {
+        let ([low, high], value) = (spec.range, f64::from(value));
+        // Nothing that is not finite lies in a range.
+        if !(low..=high).contains(&value) {
+            let (name, place) = (&spec.name, place());
+            return Err(Blame::you(format!("{value} for the input {name}, {place}, whose range is {low} to {high}")));
+        }
+        let fraction_bits = if spec.whole { 0 } else { self.numbers.fraction_bits };
+        let [mean, deviation] = spec.normalised.unwrap_or([0.0, 1.0]);
+        let [low, high, value] = [low, high, value].map(|x| (x - mean) / deviation);
+        encode(ring, fraction_bits, low.abs().max(high.abs()), value)
+    }
+
     /// Encodes and shares `batch` samples of every input, of a program without masked ones. `seed` is fresh for every query.
     ///
     /// # Errors
@@ -329,19 +393,7 @@ impl ClientSpec {
         seed: [u8; SEED_BYTES],
         masks: [&[u8]; 2],
     ) -> Result<SharedInputs, Blame> {
-        if inputs.len() != self.inputs.len() {
-            return Err(Blame::you(format!("{} inputs, the model has {}", inputs.len(), self.inputs.len())));
-        }
-        for ((values, spec), elements) in inputs.iter().zip(&self.inputs).zip(self.input_elements()) {
-            if batch == 0 || Some(values.len()) != elements.checked_mul(batch) {
-                return Err(Blame::you(format!(
-                    "{} values for the input {}, which has shape {:?}: {elements} for each of {batch} samples",
-                    values.len(),
-                    spec.name,
-                    spec.shape
-                )));
-            }
-        }
+        self.fit(inputs, batch)?;
         for (role, mask) in crate::Role::ALL.into_iter().zip(masks) {
             if Some(mask.len()) != self.mask_bytes(batch) {
                 let wanted = self.mask_bytes(batch);
@@ -367,19 +419,7 @@ impl ClientSpec {
         let mut masks = masks.map(|mask| mask.as_chunks::<SEED_BYTES>().0.iter());
         let (mut server0, mut server1) = (vec![], vec![]);
         for (index, (values, spec)) in inputs.iter().zip(&self.inputs).enumerate() {
-            let [low, high] = spec.range;
-            let limit = low.abs().max(high.abs());
-            let one = |(place, value): (usize, &f32)| {
-                let value = f64::from(*value);
-                // Nothing that is not finite lies in a range.
-                if !(low..=high).contains(&value) {
-                    let (name, place) = (&spec.name, spec.place(batch, place));
-                    return Err(Blame::you(format!(
-                        "{value} for the input {name}, {place}, whose range is {low} to {high}"
-                    )));
-                }
-                encode(ring, if spec.whole { 0 } else { self.numbers.fraction_bits }, limit, value)
-            };
+            let one = |(at, value): (usize, &f32)| self.number(ring, spec, *value, &|| spec.place(batch, at));
             let mut secret: Vec<L> = values.iter().enumerate().map(one).collect::<Result<_, _>>()?;
             let pack = |elements: &[L]| {
                 let mut packed = vec![];
@@ -519,6 +559,51 @@ mod tests {
         for part in &parts {
             part.check().unwrap();
             assert_eq!((part.program, part.plan), (spec.program, spec.plan));
+        }
+    }
+
+    #[test]
+    fn an_inputs_normalisation_is_done_before_it_is_encoded() {
+        // x w, or ((x - 1/4) / (1/2)) w; and the same where x is wanted as it is, too.
+        let build = |visibility, normalise: bool, reread: bool| {
+            let graph = Graph::new();
+            let x = match visibility {
+                Visibility::Public => graph.public_input("c", "x", &[2], [0.0, 1.0]),
+                Visibility::Private => graph.private_input("c", "x", &[2], [0.0, 1.0]),
+                Visibility::Masked => graph.masked_input("c", "x", &[2], [0.0, 1.0]),
+            };
+            let x = x.unwrap();
+            let w = graph.private_variable("o", "w", &[2, 1]).unwrap();
+            let values = [3.0f32, -1.0];
+            graph.initialise(&w, ndarray::arr2(&[[values[0]], [values[1]]]).view().into_dyn()).unwrap();
+            let z = if normalise { x.normalise(0.25, 0.5).unwrap() } else { x.clone() };
+            graph.output("c", &z.matmul(&w).unwrap()).unwrap();
+            if reread {
+                graph.output("c", &x).unwrap();
+            }
+            let weights = graph.weights();
+            (graph.compile(Numbers::default(), Bounds::Proved(&weights)).unwrap(), weights)
+        };
+        let rows = [&[0.25f32, 1.0, 0.5, 0.0][..]];
+        for &protocol in crate::Protocol::ALL {
+            for visibility in [Visibility::Public, Visibility::Private, Visibility::Masked] {
+                for (reread, normalised) in [(false, Some([0.25, 0.5])), (true, None)] {
+                    let (program, weights) = build(visibility, true, reread);
+                    let mut session = crate::Session::local(&program, &weights, protocol, [1; 32]).unwrap();
+                    assert_eq!(session.spec().inputs[0].normalised, normalised);
+                    let outputs = session.run_rows(&rows, 2, &mut |_, _, _| ()).unwrap().0;
+                    let close = outputs[0].iter().zip([-1.5, 2.0]).all(|(got, wanted)| (got - wanted).abs() < 1e-3);
+                    assert!(close, "{protocol} {visibility:?}: {outputs:?}");
+                    if !reread {
+                        let plain = Plan::new(&build(visibility, false, false).0, protocol).unwrap();
+                        assert_eq!(session.plan().cost(1), plain.cost(1));
+                    }
+                    // The range is that of what people have, not of what is encoded.
+                    for outside in [-0.1, 1.1] {
+                        assert!(session.run_rows(&[&[outside; 2]], 1, &mut |_, _, _| ()).is_err());
+                    }
+                }
+            }
         }
     }
 

@@ -230,6 +230,17 @@ impl Program {
         self.select(|op| matches!(op, Op::Input { .. }))
     }
 
+    /// The mean and the deviation of an input's normalisation, if that is all that the input is for. Its player's client does
+    /// it then, before it encodes, and the parties have nothing to do.
+    pub(crate) fn normalisation(&self, input: Id) -> Option<[f64; 2]> {
+        let Op::Input { whole: false, .. } = self.node(input)?.op else { return None };
+        let mut readers = self.nodes.iter().map(|node| &node.op).filter(|op| op.operands().contains(&input));
+        match (readers.next()?, readers.next()) {
+            (Op::Normalise { mean, deviation, .. }, None) => Some([*mean, *deviation]),
+            _ => None,
+        }
+    }
+
     /// The variables, in order.
     pub fn variables(&self) -> impl Iterator<Item = (Id, &Node)> {
         self.select(|op| matches!(op, Op::Variable { .. }))

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use selkie::client::message::{
-    Challenge, Deployed, MAX_MESSAGE, MAX_PART, Playing, Refusal, Reply, Request, Session, Stats, VERSION, proof,
+    Challenge, Deployed, MAX_MESSAGE, MAX_PART, Playing, Refusal, Reply, Request, Secret, Session, Stats, VERSION,
+    proof,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -21,7 +22,7 @@ use crate::identity::PartyKey;
 use crate::store::Model;
 use selkie::Role;
 
-use super::gathering::{Seat, sit};
+use super::gathering::{Gathering, Seat, sit};
 use super::{Node, fresh, refusal, session};
 
 /// Replies that wait for a slow client.
@@ -43,7 +44,17 @@ struct Collecting {
     bytes: Zeroizing<Vec<u8>>,
     expected: usize,
     parts: u32,
+    /// Whether the masks are still to be handed out, before which no input can come.
+    masking: bool,
+    begun: Instant,
     last: Instant,
+}
+
+/// The masks for a query that is being collected, or why there are none.
+struct Masked {
+    session: Session,
+    gathering: Arc<Gathering>,
+    masks: Result<Secret, Refusal>,
 }
 
 /// One client.
@@ -53,9 +64,11 @@ struct Client {
     /// What players may sign over, each once; the oldest one goes when there are more than queries.
     challenges: VecDeque<(Session, Challenge)>,
     replies: mpsc::Sender<Reply>,
+    masked: mpsc::Sender<Masked>,
     /// Cancelled when the client is gone: its sessions end.
     gone: CancellationToken,
-    running: Arc<tokio::sync::Semaphore>,
+    /// The queries that this client may have open at once.
+    places: Arc<tokio::sync::Semaphore>,
 }
 
 /// Serves one client until it leaves.
@@ -67,9 +80,10 @@ where
     let (replies, mut outbox) = mpsc::channel::<Reply>(BACKLOG);
     let gone = node.stop.child_token();
     let _leaving = gone.clone().drop_guard();
-    let running = Arc::new(tokio::sync::Semaphore::new(node.cluster.limits.sessions_per_peer));
+    let places = Arc::new(tokio::sync::Semaphore::new(node.cluster.limits.sessions_per_peer));
+    let (masked, mut masks) = mpsc::channel(BACKLOG);
     let (collecting, challenges) = (HashMap::new(), VecDeque::new());
-    let mut client = Client { node, collecting, challenges, replies, gone: gone.clone(), running };
+    let mut client = Client { node, collecting, challenges, replies, masked, gone: gone.clone(), places };
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut heard, mut pinged) = (Instant::now(), Instant::now());
@@ -98,6 +112,7 @@ where
                     break None;
                 }
             }
+            Some(masked) = masks.recv() => client.hand_out(masked).await,
             _ = ticks.tick() => {
                 client.expire().await;
                 if heard.elapsed() > SILENCE {
@@ -273,15 +288,13 @@ impl Client {
         }
         session::check_batch(&self.node, &model, batch)?;
         let players = self.cast(session, &model, playing)?;
-        if self.collecting.len() >= self.node.cluster.limits.sessions_per_peer {
-            return Err(refusal::refused(
-                "this client has limits.sessions_per_peer queries open: wait for their answers",
-            ));
-        }
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            refusal::refused("this client has limits.sessions_per_peer queries open: wait for their answers")
+        })?;
         if self.collecting.contains_key(&session) {
             return Err(refusal::usage("this session id is in use: this client is asking with it already"));
         }
-        let seat = sit(&self.node, session, &model, batch, players)?;
+        let seat = sit(&self.node, session, &model, batch, players, place)?;
         let expected = seat.spec.input_bytes(self.node.role == Role::Server0, batch).unwrap_or(usize::MAX);
         if expected as u64 > self.node.cluster.limits.session_bytes {
             return Err(refusal::usage(format!(
@@ -289,7 +302,12 @@ impl Client {
                 self.node.cluster.limits.session_bytes
             )));
         }
-        let query = Collecting { seat, batch, bytes: Zeroizing::default(), expected, parts: 0, last: Instant::now() };
+        let masking = seat.spec.mask_bytes(batch) != Some(0);
+        let (bytes, now) = (Zeroizing::default(), Instant::now());
+        let query = Collecting { seat, batch, bytes, expected, parts: 0, masking, begun: now, last: now };
+        if masking {
+            self.mask(session, &query.seat);
+        }
         if expected == 0 {
             // Whoever feeds nothing has delivered.
             return self.start(session, query);
@@ -298,10 +316,50 @@ impl Client {
         Ok(())
     }
 
+    /// Has the masks of a query made beside the connection; [`Client::hand_out`] goes on.
+    fn mask(&self, session: Session, seat: &Seat) {
+        let ((gathering, players), node, masked) = (seat.gathering(), self.node.clone(), self.masked.clone());
+        self.node.spawn(async move {
+            let masks = gathering.masks(&node, &players).await;
+            // Should the client be gone, the masks are for nobody.
+            drop(masked.send(Masked { session, gathering, masks }).await);
+        });
+    }
+
+    /// Sends masks to the client, if it still asks what they were made for.
+    async fn hand_out(&mut self, masked: Masked) {
+        let Masked { session, gathering, masks } = masked;
+        let Some(query) = self.collecting.get_mut(&session).filter(|query| query.seat.is_of(&gathering)) else {
+            return;
+        };
+        match masks {
+            Ok(masks) => {
+                query.masking = false;
+                query.last = Instant::now();
+                let replies = self.replies.clone();
+                self.node.spawn(async move {
+                    for (index, part) in (0..).zip(masks.0.chunks(MAX_PART)) {
+                        let bytes = Secret(part.to_vec());
+                        if replies.send(Reply::Masks { session, index, bytes }).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            Err(refusal) => {
+                self.collecting.remove(&session);
+                self.reply(Reply::Refused { session, refusal }).await;
+            }
+        }
+    }
+
     fn part(&mut self, session: Session, index: u32, bytes: &[u8]) -> Result<(), Refusal> {
         let Some(query) = self.collecting.get_mut(&session) else {
             return Err(refusal::usage("a piece of an input that was not announced"));
         };
+        if query.masking {
+            return Err(refusal::usage("a piece of a masked input before its masks were handed out"));
+        }
         if index != query.parts {
             let next = query.parts;
             return Err(refusal::usage(format!("part {index} of the inputs, where part {next} comes next")));
@@ -325,13 +383,9 @@ impl Client {
     /// The input is complete: the query runs beside the connection.
     fn start(&self, session: Session, collected: Collecting) -> Result<(), Refusal> {
         let Collecting { seat, batch, bytes, .. } = collected;
-        let running = self.running.clone().try_acquire_owned().map_err(|_| {
-            refusal::refused("this client has limits.sessions_per_peer queries running: wait for their answers")
-        })?;
         let inputs = seat.spec.cut_inputs(self.node.role == Role::Server0, batch, &bytes)?;
         let (replies, gone) = (self.replies.clone(), self.gone.clone());
         self.node.spawn(async move {
-            let _running = running;
             // Should the client be gone, there is nobody to tell.
             let _ = match seat.play(inputs, gone).await {
                 Ok((output, stats)) => send(&replies, session, &output, stats).await,
@@ -344,11 +398,18 @@ impl Client {
     /// Ends what was begun and not gone on with.
     async fn expire(&mut self) {
         let idle = self.node.cluster.limits.idle();
-        let late: Vec<_> =
-            self.collecting.iter().filter(|(_, query)| query.last.elapsed() > idle).map(|(id, _)| *id).collect();
+        let longest = self.node.cluster.limits.session();
+        // A query that waits for its masks waits for us.
+        let silent = |query: &Collecting| !query.masking && query.last.elapsed() > idle;
+        let late = |query: &Collecting| silent(query) || query.begun.elapsed() > longest;
+        let late: Vec<_> = self.collecting.iter().filter(|(_, query)| late(query)).map(|(id, _)| *id).collect();
         for session in late {
             self.collecting.remove(&session);
-            let refusal = refusal::usage(format!("no more input came for {} s", idle.as_secs()));
+            let refusal = refusal::usage(format!(
+                "no more input came for {} s (limits.idle_seconds), or not all of it in {} s (limits.session_seconds)",
+                idle.as_secs(),
+                longest.as_secs()
+            ));
             self.reply(Reply::Refused { session, refusal }).await;
         }
     }

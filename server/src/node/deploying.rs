@@ -6,7 +6,7 @@ use std::sync::Arc;
 use selkie::Protocol;
 use selkie::client::message::Refusal;
 use selkie::plan::Plan;
-use selkie::program::{Program, Visibility};
+use selkie::program::Program;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -129,13 +129,6 @@ fn stage(role: Role, name: &str, version: u64, held_by: Option<PartyKey>, bytes:
             )));
         }
         let program = Program::from_bytes(&sent.program)?;
-        // Their masks would have to be handed out before the query; see CHANGELOG.md.
-        if let Some((_, node)) = program.inputs().find(|(_, node)| node.visibility == Visibility::Masked) {
-            return Err(refusal::usage(format!(
-                "the program has a masked input of shape {:?}, which this release takes in local sessions only: use private_input",
-                node.shape
-            )));
-        }
         let plan = Plan::new(&program, protocol).map_err(|error| refusal::usage(error.to_string()))?;
         tracing::debug!(%role, plan = %hex(&plan.hash()), "staged");
         Ok(Part { suffix: sent.suffix, program, plan, shares: sent.shares })

@@ -92,6 +92,12 @@ impl Pipes {
         }
     }
 
+    /// The same, for a party that cannot know how long its peers wait for others: only the session's own limit holds.
+    #[must_use]
+    pub(crate) fn patient(self) -> Self {
+        Self { idle: self.deadline.saturating_duration_since(Instant::now()), ..self }
+    }
+
     /// Sends one frame.
     pub(crate) async fn send(&self, to: Role, frame: Vec<u8>) -> Result<(), Refusal> {
         let Some((_, sender)) = self.senders.iter().find(|(role, _)| *role == to) else {

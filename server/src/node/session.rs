@@ -1,10 +1,11 @@
 //! One query, at each of the three parties.
 //!
 //! ```text
-//! client ── shares ──▶ server0 ── Session ──▶ server1, crypto producer       server0 picks the units
-//!        ── shares ──▶ server1 ── Session ──▶ crypto producer                everybody burns them, then the machines talk
+//! client ── Ask, inputs ──▶ server0 ── Session ──▶ server1, crypto producer    server0 picks the units
+//!        ── Ask, inputs ──▶ server1 ── Session ──▶ crypto producer             everybody burns them, then the machines talk
 //! ```
-//! Whatever goes wrong ends this session alone; whoever notices tells the others who must act.
+//! A session begins when the inputs are here or, if some are masked, when their masks are asked for: the units are burnt, then
+//! the masks handed out, then the inputs come. Whatever goes wrong ends this session alone; whoever notices tells the others who must act.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,7 +35,7 @@ const RETURN: Duration = Duration::from_millis(2000);
 /// How long a query waits for a model that is being set up.
 const SETUP: Duration = Duration::from_secs(15);
 /// How long one half of a session waits for the other.
-const OTHER_HALF: Duration = Duration::from_secs(4);
+pub(super) const OTHER_HALF: Duration = Duration::from_secs(4);
 /// What is said when all links are there, and no epoch yet.
 const FINDING: &str = "the three parties are just finding each other: ask again in a moment";
 /// The most memory that one query may take of a party.
@@ -55,13 +56,33 @@ impl Offer {
     }
 }
 
-/// What a client has asked, complete.
+/// What clients have asked.
+#[derive(Clone)]
 pub(crate) struct Query {
     pub(crate) session: Session,
     pub(crate) model: Arc<Model>,
     pub(crate) batch: usize,
-    /// This server's share of every input.
-    pub(crate) inputs: Zeroizing<Vec<Vec<u8>>>,
+}
+
+/// A session that has begun at this server: its units are burnt here and announced to the others, for good.
+pub(crate) struct Begun {
+    ready: Arc<Ready>,
+    hold: Hold,
+    burnt: Burnt,
+    channels: Vec<(Role, Channel)>,
+}
+
+impl Begun {
+    /// This server's part of the masks of all inputs; see [`selkie::party::Binding::input_masks`].
+    pub(crate) fn masks(&self) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+        Ok(Zeroizing::new(self.ready.binding.input_masks(self.burnt.units())?))
+    }
+
+    /// Ends it before it has computed anything; the peers are told why.
+    pub(crate) fn refuse(self, refusal: &Refusal) {
+        let reason = refusal::to_reason(refusal);
+        self.channels.into_iter().for_each(|(_, channel)| channel.fail(&reason));
+    }
 }
 
 /// What a session holds of what its deployment keeps from run to run: the version on which it runs, and its turn to change it.
@@ -94,40 +115,61 @@ pub(crate) fn check_batch(node: &Node, model: &Model, batch: usize) -> Result<()
     Ok(())
 }
 
-/// The answer to a query, at the server that was asked: its shares of every output.
+/// Burns what a query wants and opens the channels to the other parties.
+///
+/// # Errors
+/// Anything; the refusal names who must act.
+pub(crate) async fn begin(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Result<Begun, Refusal> {
+    let begun = match node.role {
+        Role::Server0 => lead(node, query, stop).await,
+        Role::Server1 => follow(node, query, stop).await,
+        Role::CryptoProducer => Err(refusal::usage("the crypto producer answers no queries: ask server0 and server1")),
+    };
+    if let Err(refusal) = &begun {
+        let session = hex(&query.session);
+        tracing::warn!(%session, batch = query.batch, code = ?refusal.code, why = %refusal, "not begun");
+    }
+    begun
+}
+
+/// The answer to a query, at the server that was asked: its shares of every output. `inputs` are its share of every input;
+/// `begun` is there if the session has begun already.
 ///
 /// # Errors
 /// Anything; the refusal names who must act.
 pub(crate) async fn answer(
     node: &Arc<Node>,
-    query: Query,
+    query: &Query,
+    begun: Option<Begun>,
+    inputs: Zeroizing<Vec<Vec<u8>>>,
     stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
     let start = Instant::now();
-    let (session, batch) = (query.session, query.batch);
-    let result = match node.role {
-        Role::Server0 => lead(node, query, stop).await,
-        Role::Server1 => follow(node, query, stop).await,
-        Role::CryptoProducer => Err(refusal::usage("the crypto producer answers no queries: ask server0 and server1")),
+    let batch = query.batch;
+    let session = hex(&query.session);
+    let begun = match begun {
+        Some(begun) => begun,
+        None => begin(node, query, &stop).await?,
     };
+    let result = compute(node, query, begun, inputs, stop).await;
     let millis = start.elapsed().as_millis() as u64;
     match result {
         Ok((output, mut stats)) => {
             stats.micros = start.elapsed().as_micros() as u64;
-            tracing::info!(session = %hex(&session), batch, millis, "answered");
+            tracing::info!(%session, batch, millis, "answered");
             Ok((output, stats))
         }
         Err(refusal) => {
-            tracing::warn!(session = %hex(&session), batch, millis, code = ?refusal.code, why = %refusal, "not answered");
+            tracing::warn!(%session, batch, millis, code = ?refusal.code, why = %refusal, "not answered");
             Err(refusal)
         }
     }
 }
 
 /// server0's part: picks the units and tells the others.
-async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
-    let turn = turn::take(node, &query.model, &stop).await?;
-    let (era, ready) = usable(node, &query).await?;
+async fn lead(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Result<Begun, Refusal> {
+    let turn = turn::take(node, &query.model, stop).await?;
+    let (era, ready) = usable(node, query).await?;
     let link = |to| era.link(to).ok_or_else(|| refusal::bug("an epoch without links"));
     let (one, producer) = (link(Role::Server1)?, link(Role::CryptoProducer)?);
     let (burnt, state, channels) = loop {
@@ -165,7 +207,7 @@ async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result
             () = stop.cancelled() => return Err(refusal::refused("the client went away")),
         }
     };
-    compute(node, ready, query, Hold { state, turn }, burnt, channels, stop).await
+    Ok(Begun { ready, hold: Hold { state, turn }, burnt, channels })
 }
 
 fn not_dealt(node: &Node) -> Refusal {
@@ -284,7 +326,7 @@ fn bring(node: &Arc<Node>, session: Session, offer: Offer) {
 }
 
 /// server1's part: waits for server0's word, joins the crypto producer.
-async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
+async fn follow(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Result<Begun, Refusal> {
     let silent = || match node.links.link(Role::Server0) {
         Err(error) => refusal::of_link(&node.cluster, &error),
         Ok(_) => match node.current_era() {
@@ -306,7 +348,7 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
     let Offer { about, units, channel, own: Some((ready, state, burnt)) } = offer else {
         return Err(refusal::bug("an offer without units"));
     };
-    let refuse = |channel: Channel, refusal: Refusal| {
+    let refuse = |channel: Channel, refusal: Refusal| -> Result<Begun, Refusal> {
         channel.fail(&refusal::to_reason(&refusal));
         Err(refusal)
     };
@@ -319,7 +361,7 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
         Ok(era) => era,
         Err(refusal) => return refuse(channel, refusal),
     };
-    let turn = match turn::take(node, &ready.model, &stop).await {
+    let turn = match turn::take(node, &ready.model, stop).await {
         Ok(turn) => turn,
         Err(refusal) => return refuse(channel, refusal),
     };
@@ -351,25 +393,24 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
         }
     };
     let channels = vec![(Role::Server0, channel), (Role::CryptoProducer, to_producer)];
-    compute(node, ready, query, Hold { state, turn }, burnt, channels, stop).await
+    Ok(Begun { ready, hold: Hold { state, turn }, burnt, channels })
 }
 
 /// What both servers do with their units.
 async fn compute(
     node: &Arc<Node>,
-    ready: Arc<Ready>,
-    query: Query,
-    hold: Hold,
-    burnt: Burnt,
-    channels: Vec<(Role, Channel)>,
+    query: &Query,
+    begun: Begun,
+    inputs: Zeroizing<Vec<Vec<u8>>>,
     stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
+    let Begun { ready, hold, burnt, channels } = begun;
     let cost = ready.model.plan.cost(query.batch);
     tracing::info!(session = %hex(&query.session), batch = query.batch, "begun");
     // A run that changes variables goes on to its end, whether or not somebody still listens.
     let stop = if ready.model.plan.assigns() { ready.over.child_token() } else { stop };
     let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), stop);
-    let (session_ready, inputs) = (ready.clone(), query.inputs);
+    let session_ready = ready.clone();
     let Hold { state, turn } = hold;
     let pinned = state.clone();
     let (ran, mut pipes) = pipes
@@ -459,7 +500,9 @@ async fn producing(
     let cost = ready.model.plan.cost(units.count as usize);
     let channels = vec![(Role::Server0, channel), (Role::Server1, other.channel)];
     let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), node.stop.child_token());
+    // How long the inputs may take is for the servers to say, who end the session if these do not come.
     pipes
+        .patient()
         .run(move || {
             let dealer = ready.dealer.as_ref().ok_or_else(|| refusal::bug("a producer without masks"))?;
             Ok(Party::crypto_producer(dealer, burnt)?)

@@ -16,6 +16,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 mod ephemeral;
 mod keeping;
+mod masks;
 mod players;
 
 use super::*;

@@ -315,6 +315,9 @@ mod tests {
         let normalised = evaluate(&args(&directory, &["--count", "2", "--mean", "0.13", "--std", "0.31"])).unwrap();
         assert_eq!((normalised.agreement, normalised.accuracy_private), (Some(1.0), None));
         assert!(normalised.max_abs_error.unwrap() < 0.01, "{normalised:?}");
+        // The client does it: no step of the parties' does.
+        let plain = evaluate(&args(&directory, &["--count", "2"])).unwrap();
+        assert_eq!((normalised.rounds, normalised.online_bytes), (plain.rounds, plain.online_bytes));
 
         let images = directory.path().join("images.npy").display().to_string();
         let narrow = evaluate(&args(&directory, &["--ring", "32", "--calibrate", &images])).unwrap();
