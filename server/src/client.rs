@@ -18,7 +18,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use crate::config::Cluster;
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
-use crate::link::{HttpStream, dial_client};
+use crate::link::{Emulated, HttpStream, dial_client};
 use crate::node::fresh;
 use selkie::Role;
 
@@ -29,7 +29,7 @@ const PING: Duration = Duration::from_millis(500);
 
 /// Either kind of connection.
 enum Socket {
-    Plain(Box<WebSocketStream<TcpStream>>),
+    Plain(Box<WebSocketStream<Emulated<TcpStream>>>),
     Secure(Box<WebSocketStream<HttpStream>>),
 }
 
@@ -214,7 +214,9 @@ impl Server {
                 })?;
                 // A query is a few short messages that somebody waits for.
                 tcp.set_nodelay(true)?;
-                Socket::Plain(Box::new(open(tcp, &address.to_string()).await.map_err(absent)?))
+                Socket::Plain(Box::new(
+                    open(Emulated::new(tcp, cluster.emulation), &address.to_string()).await.map_err(absent)?,
+                ))
             } else {
                 let stream = dial_client(cluster, role).await?;
                 Socket::Secure(Box::new(open(stream, &address.to_string()).await.map_err(absent)?))

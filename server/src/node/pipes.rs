@@ -20,6 +20,7 @@ use crate::config::{Cluster, Limits};
 use crate::link::{Channel, ChannelReceiver, ChannelSender, LinkError};
 use selkie::Role;
 
+use super::measured::{self, Measurement, Profile};
 use super::refusal;
 
 /// The largest part of a limit that headers of frames add to payload.
@@ -43,6 +44,8 @@ pub(crate) struct Pipes {
     cluster: Arc<Cluster>,
     /// Who has done its part.
     closed: Vec<Role>,
+    /// When the channels were opened, by [`measured::clock`], and where the time goes since then, if anybody wants to know.
+    profile: Option<(u64, Profile)>,
     _pumps: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -82,6 +85,7 @@ impl Pipes {
             stop,
             cluster: cluster.clone(),
             closed: Vec::new(),
+            profile: measured::profiled().then(|| (measured::clock(), Profile::default())),
             _pumps: pumps,
         }
     }
@@ -160,7 +164,7 @@ impl Pipes {
     ) -> Result<(Ran, Self), Refusal> {
         let runtime = Handle::current();
         let running = tokio::task::spawn_blocking(move || {
-            let ran = make().and_then(|party| self.drive(&runtime, party));
+            let ran = self.made(make).and_then(|party| self.drive(&runtime, party));
             match ran {
                 Ok(ran) => Ok((ran, self)),
                 Err(refusal) => {
@@ -172,21 +176,51 @@ impl Pipes {
         running.await.unwrap_or_else(|_| Err(refusal::bug("a party machine stopped")))
     }
 
+    fn made(&mut self, make: impl FnOnce() -> Result<Party, Refusal>) -> Result<Party, Refusal> {
+        let Some((opened, profile)) = &mut self.profile else { return make() };
+        let start = measured::clock();
+        let mut party = make()?;
+        party.observe(measured::clock);
+        (profile.start, profile.make) = (start.saturating_sub(*opened), measured::clock().saturating_sub(start));
+        Ok(party)
+    }
+
     fn drive(&mut self, runtime: &Handle, mut party: Party) -> Result<Ran, Refusal> {
         let (mut output, mut snapshot) = (None, None);
         loop {
             match party.poll()? {
-                Event::Transmit(to, frame) => runtime.block_on(self.send(to, frame.encode()))?,
+                Event::Transmit(to, frame) => {
+                    let start = self.now();
+                    runtime.block_on(self.send(to, frame.encode()))?;
+                    self.spent(start, |profile| &mut profile.send);
+                }
                 Event::Need(from) => {
+                    let start = self.now();
                     let (role, bytes) = runtime.block_on(self.recv(from))?;
+                    self.spent(start, |profile| profile.wait.entry(from.name().to_owned()).or_default());
                     party.handle(role, &Frame::decode(role, &bytes)?)?;
                 }
                 Event::Output(shares) => output = Some(shares),
                 Event::Commit(opened) => snapshot = Some(opened),
                 Event::Done => {
+                    if let Some((opened, mut profile)) = self.profile.take() {
+                        profile.add(&party.measured().timeline);
+                        profile.total = measured::clock().saturating_sub(opened);
+                        measured::say(&Measurement::Session(profile));
+                    }
                     return Ok(Ran { measured: party.measured().clone(), output, snapshot });
                 }
             }
+        }
+    }
+
+    fn now(&self) -> Option<u64> {
+        self.profile.is_some().then(measured::clock)
+    }
+
+    fn spent(&mut self, start: Option<u64>, on: impl FnOnce(&mut Profile) -> &mut u64) {
+        if let Some((start, (_, profile))) = start.zip(self.profile.as_mut()) {
+            *on(profile) += measured::clock().saturating_sub(start);
         }
     }
 }
