@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use selkie::client::ClientSpec;
-use selkie::plan::Plan;
+use selkie::plan::{Cost, Phase, Plan};
 use selkie::program::Program;
 use selkie::{Protocol, SharedVariables};
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,26 @@ pub struct Model {
     pub shares: Option<SharedVariables>,
     /// The deployer who holds it, if it is ephemeral: it goes when that deployer's channel ends, and is never stored.
     pub held_by: Option<PartyKey>,
+    /// What the batch that was asked about last costs: finding it out takes longer than many a round.
+    pub(crate) expense: Mutex<Option<Arc<Expense>>>,
+}
+
+/// What one batch costs.
+#[derive(Debug)]
+pub(crate) struct Expense {
+    batch: usize,
+    pub(crate) cost: Cost,
+    /// The most that any party holds at one time, in bytes.
+    pub(crate) peak: u64,
+}
+
+impl Expense {
+    /// Whether the crypto producer takes part in queries.
+    pub(crate) fn involves_producer(&self) -> bool {
+        let producer = Role::CryptoProducer.name();
+        let online = self.cost.links.iter().filter(|link| link.phase == Phase::Online);
+        online.into_iter().any(|link| link.from == producer || link.to == producer)
+    }
 }
 
 impl Model {
@@ -81,7 +101,28 @@ impl Model {
             (None, _) => return Err("its shares are missing".to_owned()),
         }
         let spec = ClientSpec::new(&program, &plan);
-        Ok(Self { name: name.to_owned(), program, plan: Arc::new(plan), spec, version, shares, held_by: None })
+        Ok(Self {
+            name: name.to_owned(),
+            program,
+            plan: Arc::new(plan),
+            spec,
+            version,
+            shares,
+            held_by: None,
+            expense: Mutex::default(),
+        })
+    }
+
+    /// What a batch costs.
+    pub(crate) fn expense(&self, batch: usize) -> Arc<Expense> {
+        let mut last = self.expense.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(expense) = last.as_ref().filter(|expense| expense.batch == batch) {
+            return expense.clone();
+        }
+        let peak = self.plan.memory_peak(batch).into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0);
+        let expense = Arc::new(Expense { batch, cost: self.plan.cost(batch), peak });
+        *last = Some(expense.clone());
+        expense
     }
 
     /// The protocol that runs it.

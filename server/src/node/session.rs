@@ -4,6 +4,7 @@
 //! client ── shares ──▶ server0 ── Session ──▶ server1, crypto producer       server0 picks the units
 //!        ── shares ──▶ server1 ── Session ──▶ crypto producer                everybody burns them, then the machines talk
 //! ```
+//! A crypto producer that has dealt everything ahead is not asked at all.
 //! Whatever goes wrong ends this session alone; whoever notices tells the others who must act.
 
 use std::sync::Arc;
@@ -73,7 +74,7 @@ pub(crate) fn check_batch(node: &Node, model: &Model, batch: usize) -> Result<()
     if batch == 0 || batch > most {
         return Err(refusal::usage(format!("a query of {batch} samples; {} takes 1 to {most} at a time", model.name)));
     }
-    let peak = model.plan.memory_peak(batch).into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0);
+    let peak = model.expense(batch).peak;
     if peak > MEMORY {
         return Err(refusal::usage(format!(
             "a query of {batch} samples takes {peak} bytes of memory, {MEMORY} are allowed: ask for fewer at a time"
@@ -117,6 +118,7 @@ async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result
     let (era, ready) = usable(node, &query).await?;
     let link = |to| era.link(to).ok_or_else(|| refusal::bug("an epoch without links"));
     let (one, producer) = (link(Role::Server1)?, link(Role::CryptoProducer)?);
+    let with_producer = ready.model.expense(query.batch).involves_producer();
     let (burnt, channels) = loop {
         let moved = ready.moved.notified();
         tokio::pin!(moved);
@@ -131,10 +133,12 @@ async fn lead(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Result
                 let units = Units { first, count: query.batch as u32 };
                 let hello = encode(&Hello::Session { session: query.session, about: era.about(&ready.model), units });
                 let lost = |error| refusal::of_link(&node.cluster, &error);
-                let to_one = one.open_channel(hello.clone()).map_err(lost)?;
-                let to_producer = producer.open_channel(hello).map_err(lost)?;
+                let mut channels = vec![(Role::Server1, one.open_channel(hello.clone()).map_err(lost)?)];
+                if with_producer {
+                    channels.push((Role::CryptoProducer, producer.open_channel(hello).map_err(lost)?));
+                }
                 ready.moved.notify_waiters();
-                break (burnt, vec![(Role::Server1, to_one), (Role::CryptoProducer, to_producer)]);
+                break (burnt, channels);
             }
             if ready.awaited.fetch_max(end, Ordering::AcqRel) < end {
                 ready.moved.notify_waiters();
@@ -293,11 +297,12 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
         Err(refusal) => return refuse(channel, refusal),
     };
     let hello = encode(&Hello::Session { session: query.session, about, units });
-    let opened = match era.link(Role::CryptoProducer) {
+    let open = || match era.link(Role::CryptoProducer) {
         Some(link) => link.open_channel(hello).map_err(|error| refusal::of_link(&node.cluster, &error)),
         None => Err(refusal::bug("an epoch without a crypto producer")),
     };
-    let to_producer = match opened {
+    let with_producer = ready.model.expense(query.batch).involves_producer();
+    let to_producer = match with_producer.then(open).transpose() {
         Ok(opened) => opened,
         Err(refusal) => return refuse(channel, refusal),
     };
@@ -314,11 +319,14 @@ async fn follow(node: &Arc<Node>, query: Query, stop: CancellationToken) -> Resu
     let burnt = match burnt {
         Ok(burnt) => burnt,
         Err(refusal) => {
-            to_producer.fail(&refusal::to_reason(&refusal));
+            if let Some(to_producer) = to_producer {
+                to_producer.fail(&refusal::to_reason(&refusal));
+            }
             return refuse(channel, refusal);
         }
     };
-    let channels = vec![(Role::Server0, channel), (Role::CryptoProducer, to_producer)];
+    let mut channels = vec![(Role::Server0, channel)];
+    channels.extend(to_producer.map(|channel| (Role::CryptoProducer, channel)));
     compute(node, ready, query, burnt, channels, stop).await
 }
 
@@ -331,12 +339,13 @@ async fn compute(
     channels: Vec<(Role, Channel)>,
     stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
-    let cost = ready.model.plan.cost(query.batch);
+    let expense = ready.model.expense(query.batch);
+    let cost = &expense.cost;
     tracing::info!(session = %hex(&query.session), batch = query.batch, "begun");
     let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), stop);
     let (session_ready, inputs) = (ready.clone(), query.inputs);
     let (ran, pipes) = pipes
-        .run(move || {
+        .run(expense.peak, move || {
             let snapshot = session_ready.snapshot.as_ref().ok_or_else(|| refusal::bug("a server without weights"))?;
             Ok(Party::server(&session_ready.binding, snapshot, &inputs, burnt)?)
         })
@@ -407,11 +416,11 @@ async fn producing(
             return Err(refusal);
         }
     };
-    let cost = ready.model.plan.cost(units.count as usize);
+    let expense = ready.model.expense(units.count as usize);
     let channels = vec![(Role::Server0, channel), (Role::Server1, other.channel)];
-    let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), node.stop.child_token());
+    let pipes = Pipes::new(&node.cluster, channels, expected(&expense.cost.links, node.role), node.stop.child_token());
     pipes
-        .run(move || {
+        .run(expense.peak, move || {
             let dealer = ready.dealer.as_ref().ok_or_else(|| refusal::bug("a producer without masks"))?;
             Ok(Party::crypto_producer(dealer, burnt)?)
         })
