@@ -60,7 +60,7 @@ pub(super) async fn measure(order: &Order, setting: &Setting) -> Result<Option<R
     let runs = measurements.map_err(|failure| trial.explain(failure))?;
     let memory = memory(&trial);
     let numbers = prepared.program.numbers();
-    let Runs { online, offline, dealing, end_to_end, clear, cost, error, begin, profiles } = runs;
+    let Runs { online, told, offline, dealing, end_to_end, clear, cost, error, begin, profiles } = runs;
     let [by0, by1] = &begin;
     let profile = setting.profile.then(|| Profiles::new(&profiles, [mean(by0), mean(by1)]));
     Ok(Some(Row {
@@ -73,6 +73,7 @@ pub(super) async fn measure(order: &Order, setting: &Setting) -> Result<Option<R
         slices,
         online_ms_p50: median(&online),
         online_ms_min: least(&online),
+        online_as_told_ms_p50: median(&told),
         offline_ms_p50: median(&offline),
         offline_ms_min: least(&offline),
         dealing_ms_p50: median(&dealing),
@@ -114,6 +115,7 @@ fn mean(values: &[f64]) -> f64 {
 #[derive(Default)]
 struct Runs {
     online: Vec<f64>,
+    told: Vec<f64>,
     offline: Vec<f64>,
     dealing: Vec<f64>,
     end_to_end: Vec<f64>,
@@ -142,6 +144,7 @@ struct Cost {
 #[derive(Default)]
 struct Once {
     online: f64,
+    told: f64,
     offline: f64,
     dealing: f64,
     end_to_end: f64,
@@ -163,7 +166,7 @@ impl Measuring<'_> {
         let (program, weights) = (&self.prepared.program, &self.prepared.weights);
         self.trial.deploy(MODEL, program, weights, order.protocol).await?;
         let mut runs = Runs::default();
-        self.restocked(&mut runs).await?;
+        self.settled(&mut runs, false).await?;
         let mut client = Client::connect(&self.trial.cluster).await?;
         let wanted = self.prepared.in_clear()?;
         for run in 0..WARM_UP + order.runs {
@@ -180,6 +183,7 @@ impl Measuring<'_> {
                 return Err(Failure::other("a bug in selkie, please report it: two runs moved different amounts"));
             }
             runs.online.push(once.online);
+            runs.told.push(once.told);
             runs.offline.push(once.offline);
             runs.dealing.push(once.dealing);
             runs.end_to_end.push(once.end_to_end);
@@ -205,7 +209,7 @@ impl Measuring<'_> {
         once.end_to_end += start.elapsed().as_secs_f64() * 1e3;
         let micros = answer.stats.each_ref().map(|stats| stats.micros as f64);
         let [zero, one] = micros;
-        once.online += zero.max(one) / 1e3;
+        once.told += zero.max(one) / 1e3;
         for (all, micros) in runs.begin.iter_mut().zip(micros) {
             all.push(micros);
         }
@@ -233,36 +237,45 @@ impl Measuring<'_> {
         let pairs = answer.outputs.iter().zip(wanted).flat_map(|(got, wanted)| got.iter().zip(wanted));
         let error = pairs.map(|(got, wanted)| f64::from((got - wanted).abs())).fold(0.0, f64::max);
         once.error = once.error.max(error);
-        once.offline += self.restocked(runs).await?;
+        let (online, offline) = self.settled(runs, true).await?;
+        (once.online, once.offline) = (once.online + online, once.offline + offline);
         once.dealing += std::mem::take(&mut self.dealing);
         Ok(())
     }
 
-    /// Waits until both servers have one query's units, and says how many milliseconds the slower one waited for them.
-    async fn restocked(&mut self, runs: &mut Runs) -> Result<f64, Failure> {
+    /// Waits until both servers have said how long the query took, if there was one, and have units for the next. Gives the
+    /// milliseconds of the query, and those that the slower one waited for the units.
+    async fn settled(&mut self, runs: &mut Runs, asked: bool) -> Result<(f64, f64), Failure> {
+        let (mut from, mut to, mut answers) = (0, 0, if asked { 2 } else { 0 });
         let mut waited = [Role::Server0, Role::Server1].map(|role| {
             let units = if self.plan.unit_bytes(role) > 0 { self.samples as u64 } else { 0 };
             (role, units, 0.0)
         });
-        while waited.iter().any(|(_, missing, _)| *missing > 0) {
+        while answers > 0 || waited.iter().any(|(_, missing, _)| *missing > 0) {
             let (role, measurement) = self.trial.measurement().await?;
-            if let (Some((_, missing, ms)), Measurement::Stocked { units, micros }) =
-                (waited.iter_mut().find(|(of, ..)| *of == role), &measurement)
-            {
-                *missing = missing.saturating_sub(*units);
-                *ms += *micros as f64 / 1e3;
+            match measurement {
+                Measurement::Answered { from: begun, to: ended } => {
+                    (from, to, answers) = (from.max(begun), to.max(ended), answers - 1);
+                }
+                Measurement::Stocked { units, micros } => {
+                    for (_, missing, ms) in waited.iter_mut().filter(|(of, ..)| *of == role) {
+                        *missing = missing.saturating_sub(units);
+                        *ms += micros as f64 / 1e3;
+                    }
+                }
+                other => self.note(role, other, runs),
             }
-            self.note(role, measurement, runs);
         }
         for (role, measurement) in self.trial.measured() {
             self.note(role, measurement, runs);
         }
-        Ok(waited.into_iter().map(|(.., ms)| ms).fold(0.0, f64::max))
+        let online = to.saturating_sub(from) as f64 / 1e6;
+        Ok((online, waited.into_iter().map(|(.., ms)| ms).fold(0.0, f64::max)))
     }
 
     fn note(&mut self, role: Role, measurement: Measurement, runs: &mut Runs) {
         match measurement {
-            Measurement::Stocked { .. } => {}
+            Measurement::Stocked { .. } | Measurement::Answered { .. } => {}
             Measurement::Dealt { micros, .. } => self.dealing += micros as f64 / 1e3,
             Measurement::Session(profile) => runs.profiles.push((role, profile)),
         }

@@ -50,10 +50,13 @@ pub(super) struct Row {
     pub(super) fraction_bits: u32,
     /// Queries that make up one run, one after the other.
     pub(super) slices: usize,
-    /// From a server's holding its share of all inputs to its holding its share of all outputs, at the slower of the two, by
-    /// their own clocks. Waiting for the other server's inputs is part of it.
+    /// From shared input to shared output at both servers: from the moment at which the later of the two holds its shares of all
+    /// inputs, to the one at which the later of the two holds those of all outputs. Both are processes of this machine and read
+    /// the same clock. The client's sending and receiving is not part of it.
     pub(super) online_ms_p50: f64,
     pub(super) online_ms_min: f64,
+    /// What the slower server said of itself to the client: that includes its waiting for the other one's inputs.
+    pub(super) online_as_told_ms_p50: f64,
     /// From the wish for one run's units, with none at hand, to their having arrived, at the slower server.
     pub(super) offline_ms_p50: f64,
     pub(super) offline_ms_min: f64,

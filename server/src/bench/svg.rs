@@ -160,6 +160,7 @@ mod tests {
             slices: 1,
             online_ms_p50: online,
             online_ms_min: online,
+            online_as_told_ms_p50: online,
             offline_ms_p50: 1.0,
             offline_ms_min: 1.0,
             dealing_ms_p50: 0.5,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use selkie::Role;
 use selkie::party::{Timed, Work};
@@ -21,6 +21,9 @@ pub(crate) enum Measurement {
     Stocked { units: u64, micros: u64 },
     /// The crypto producer: computing these units for a server, without their way.
     Dealt { to: Role, units: u64, micros: u64 },
+    /// A server's part in a query, from holding its shares of all inputs to holding those of all outputs: nanoseconds since 1970,
+    /// so that what two processes of one machine say can be compared.
+    Answered { from: u64, to: u64 },
     /// A party's part in one session.
     Session(Profile),
 }
@@ -60,6 +63,12 @@ impl Profile {
 pub(crate) fn clock() -> u64 {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     u64::try_from(ORIGIN.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Whether anybody wants profiles: taking them costs time.

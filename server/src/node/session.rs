@@ -26,6 +26,7 @@ use selkie::Role;
 
 use super::era::{Era, Ready, capacity};
 use super::hello::{About, Hello, Units, encode};
+use super::measured::{self, Measurement};
 use super::pipes::Pipes;
 use super::setup::agreed_era;
 use super::{Node, dealing, gathering, hex, refusal};
@@ -92,7 +93,7 @@ pub(crate) async fn answer(
     query: Query,
     stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
-    let start = Instant::now();
+    let (start, from) = (Instant::now(), measured::wall_clock());
     let (session, batch) = (query.session, query.batch);
     let result = match node.role {
         Role::Server0 => lead(node, query, stop).await,
@@ -103,6 +104,7 @@ pub(crate) async fn answer(
     match result {
         Ok((output, mut stats)) => {
             stats.micros = start.elapsed().as_micros() as u64;
+            measured::say(&Measurement::Answered { from, to: measured::wall_clock() });
             tracing::info!(session = %hex(&session), batch, millis, "answered");
             Ok((output, stats))
         }
