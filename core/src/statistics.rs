@@ -100,11 +100,11 @@ impl Statistics {
             format!(r#"{{"name":"thread_name","ph":"M","pid":1,"tid":{},"args":{{"name":"{role}"}}}}"#, *role as u32)
         });
         let spans = self.timeline.iter().filter(|span| span.timed.nanoseconds > 0).map(|span| {
-            let Timed { layer, start, nanoseconds } = span.timed;
+            let Timed { layer, gate, work, start, nanoseconds } = span.timed;
             let op = self.operations.get(layer as usize).map_or("", |operation| operation.cost.op.as_str());
-            // Operations' names are our own: nothing needs escaping.
+            // Operations' and gates' names are our own: nothing needs escaping.
             format!(
-                r#"{{"name":"{op} {layer}","ph":"X","pid":1,"tid":{},"ts":{:.3},"dur":{:.3}}}"#,
+                r#"{{"name":"{op} {layer}","cat":"{gate} {work:?}","ph":"X","pid":1,"tid":{},"ts":{:.3},"dur":{:.3}}}"#,
                 span.role as u32,
                 (start - origin) as f64 / 1e3,
                 nanoseconds as f64 / 1e3

@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::link::Me;
 use crate::node::Service;
 use crate::tools::{evaluate, plan};
-use crate::{demo, deploy, init, predict, train};
+use crate::{bench, demo, deploy, init, predict, train};
 use selkie::Role;
 
 /// Private neural-network inference: two servers compute on what neither can read.
@@ -46,6 +46,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Say what a model will cost, and what each party will see
     Plan(plan::Args),
+    /// Measure the protocols: three processes on this machine, beside the same computation in clear
+    Bench(bench::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,6 +77,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Train(args) => train::command::run(&args).map_err(Failure::from),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Bench(args) => {
+            log("warn");
+            block_on(async move { bench::run(&args).await })
+        }
         Command::Server0(args) => block_on(serve(Role::Server0, args)),
         Command::Server1(args) => block_on(serve(Role::Server1, args)),
         Command::CryptoProducer(args) => block_on(serve(Role::CryptoProducer, args)),

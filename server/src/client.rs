@@ -18,7 +18,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use crate::config::Cluster;
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
-use crate::link::{HttpStream, dial_client};
+use crate::link::{Emulated, HttpStream, dial_client};
 use crate::node::fresh;
 use selkie::Role;
 
@@ -29,15 +29,22 @@ const PING: Duration = Duration::from_millis(500);
 
 /// Either kind of connection.
 enum Socket {
-    Plain(Box<WebSocketStream<TcpStream>>),
+    Plain(Box<WebSocketStream<Emulated<TcpStream>>>),
     Secure(Box<WebSocketStream<HttpStream>>),
 }
 
 impl Socket {
-    async fn send(&mut self, message: Message) -> Result<(), WsError> {
+    async fn feed(&mut self, message: Message) -> Result<(), WsError> {
         match self {
-            Self::Plain(socket) => socket.send(message).await,
-            Self::Secure(socket) => socket.send(message).await,
+            Self::Plain(socket) => socket.feed(message).await,
+            Self::Secure(socket) => socket.feed(message).await,
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), WsError> {
+        match self {
+            Self::Plain(socket) => socket.flush().await,
+            Self::Secure(socket) => socket.flush().await,
         }
     }
 
@@ -162,10 +169,14 @@ impl Client {
         let mut ticks = tokio::time::interval_at(now + PING, PING);
         let [zero, one] = &mut self.servers;
         loop {
+            // What goes to one server leaves together, and to both at the same time.
+            let mut messages = [Vec::new(), Vec::new()];
             while let Some((role, bytes)) = prediction.poll() {
-                let server = if role == selkie::Role::Server0 { &mut *zero } else { &mut *one };
-                server.send(Message::binary(bytes)).await?;
+                let [to_zero, to_one] = &mut messages;
+                if role == selkie::Role::Server0 { to_zero } else { to_one }.push(Message::binary(bytes));
             }
+            let [to_zero, to_one] = messages;
+            tokio::try_join!(zero.send(to_zero), one.send(to_one))?;
             let (server, message) = tokio::select! {
                 message = zero.socket.next() => (&mut *zero, message),
                 message = one.socket.next() => (&mut *one, message),
@@ -214,7 +225,9 @@ impl Server {
                 })?;
                 // A query is a few short messages that somebody waits for.
                 tcp.set_nodelay(true)?;
-                Socket::Plain(Box::new(open(tcp, &address.to_string()).await.map_err(absent)?))
+                Socket::Plain(Box::new(
+                    open(Emulated::new(tcp, cluster.emulation), &address.to_string()).await.map_err(absent)?,
+                ))
             } else {
                 let stream = dial_client(cluster, role).await?;
                 Socket::Secure(Box::new(open(stream, &address.to_string()).await.map_err(absent)?))
@@ -227,8 +240,21 @@ impl Server {
         }
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), Failure> {
-        match timeout(SILENCE, self.socket.send(message)).await {
+    /// Sends these messages as one, if there are any. A long upload may take its time, as long as each message gets away.
+    async fn send(&mut self, messages: Vec<Message>) -> Result<(), Failure> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        for message in messages {
+            let fed = timeout(SILENCE, self.socket.feed(message)).await;
+            self.left(fed)?;
+        }
+        let flushed = timeout(SILENCE, self.socket.flush()).await;
+        self.left(flushed)
+    }
+
+    fn left(&self, sent: Result<Result<(), WsError>, tokio::time::error::Elapsed>) -> Result<(), Failure> {
+        match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.gone(&error.to_string())),
             Err(_) => Err(self.gone("it takes nothing any more")),
@@ -240,7 +266,7 @@ impl Server {
         if self.heard.elapsed() > SILENCE {
             return Err(self.gone(&format!("nothing was heard of it for {} s", SILENCE.as_secs())));
         }
-        self.send(Message::Ping(Vec::new().into())).await
+        self.send(vec![Message::Ping(Vec::new().into())]).await
     }
 
     fn gone(&self, why: &str) -> Failure {

@@ -20,9 +20,10 @@ use crate::identity::Identity;
 use crate::init::free_ports;
 use crate::link::Me;
 use crate::model::{self, ImportOptions, Imported};
-use crate::node::{Service, fresh, hex, http};
+use crate::node::{Service, fresh, http};
 use crate::onnx::{self, argmax};
 use crate::page::Page;
+use crate::scratch::Scratch;
 use selkie::Role;
 
 /// The model's name.
@@ -56,27 +57,6 @@ struct Example {
     strokes: Vec<Stroke>,
 }
 
-/// A directory that goes when the demo does.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, Failure> {
-        let path = std::env::temp_dir().join(format!("selkie-demo-{}", hex(&fresh::<8>().map_err(Failure::other)?)));
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // It held shares of public weights.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Runs the demo.
 ///
 /// # Errors
@@ -84,9 +64,9 @@ impl Drop for Scratch {
 pub async fn run(args: &Args) -> Result<(), Failure> {
     let listener = if args.once { None } else { Some(listen(args.port).await?) };
     let page = page(args)?;
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new("demo")?;
     println!("Three parties in this process: server0, server1 and the crypto producer, each with a key of its own.");
-    let (cluster, services, deployer) = parties(&scratch.0).await?;
+    let (cluster, services, deployer) = parties(scratch.path()).await?;
     let model = onnx::read(BUNDLED).map_err(Failure::other)?;
     let imported = model::import(&model, &ImportOptions::default())?;
     wait(&services, "find each other").await?;

@@ -85,6 +85,15 @@ pub fn run(args: &InitArgs) -> Result<(), Failure> {
     if args.json { say(&format!("{document:#}\n")) } else { say(&text) }
 }
 
+/// What `selkie init --local --dir DIR` writes, without a word.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn write_local(dir: &Path) -> Result<(), Failure> {
+    let what = What { role: None, local: true, sample: false };
+    local(&InitArgs { what, dir: dir.to_owned(), base_port: None, force: false, json: false }).map(drop)
+}
+
 fn say(text: &str) -> Result<(), Failure> {
     std::io::stdout().write_all(text.as_bytes()).map_err(Failure::other)
 }

@@ -1,5 +1,6 @@
 //! Selkie's servers, crypto producer, model tools and command line.
 
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod onnx;
 pub mod page;
 pub mod predict;
 pub mod remote;
+mod scratch;
 pub mod store;
 pub mod tools;
 pub mod train;

@@ -194,7 +194,11 @@ pub fn untrained(net: Net, options: &ImportOptions) -> Result<Program, Error> {
     Ok(graph.compile(options.numbers, Bounds::Declared(bits))?)
 }
 
-fn graph(model: &Model, options: &ImportOptions) -> Result<(Graph, Weights), Error> {
+/// A model as a graph, and its weights.
+///
+/// # Errors
+/// The layers do not fit.
+pub(crate) fn graph(model: &Model, options: &ImportOptions) -> Result<(Graph, Weights), Error> {
     // The model's own check names the layer that does not fit.
     model.shapes()?;
     let (graph, mut weights) = (Graph::new(), Weights::default());

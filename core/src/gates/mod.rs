@@ -118,6 +118,13 @@ macro_rules! steps {
             $($(#[$doc])* $step($gate)),*
         }
 
+        impl Step {
+            /// The gate's name, for timelines.
+            pub(crate) const fn name(&self) -> &'static str {
+                match self { $(Step::$step(_) => stringify!($step)),* }
+            }
+        }
+
         $(impl From<$gate> for Step {
             fn from(gate: $gate) -> Self {
                 Step::$step(gate)

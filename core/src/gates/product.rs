@@ -56,37 +56,49 @@ impl Factor {
     }
 }
 
-/// A factor at a server: what is open, this server's share of the mask, and of the factor itself.
-struct Opened<'a, L: Clone> {
-    hat: &'a [L],
-    mask: Cow<'a, [L]>,
-    share: Cow<'a, [L]>,
+// A factor at a server. Each of the three is made only where it is needed: a weight's is as large as the weight.
+impl Factor {
+    /// What is open, X̂.
+    fn hat<'a, S: Side, L: Lane, R: Randomness>(&self, server: &'a Server<S, L, R>) -> Result<&'a [L], Blame> {
+        match self {
+            Factor::Wires(masked) => server.words(&masked.hat),
+            Factor::Variable(variable) => Ok(opened(server, *variable)?.0),
+        }
+    }
+
+    /// This server's share of the mask, A_j.
+    fn mask_share<'a, S: Side, L: Lane, R: Randomness>(
+        &self,
+        server: &'a Server<S, L, R>,
+    ) -> Result<Cow<'a, [L]>, Blame> {
+        match self {
+            Factor::Wires(masked) => Ok(Cow::Borrowed(server.words(&masked.mask)?)),
+            Factor::Variable(variable) => {
+                let (hat, share) = opened(server, *variable)?;
+                let mut mask = Cow::Borrowed(share);
+                if S::INDEX == 0 {
+                    server.at.ring.sub_all(mask.to_mut(), hat);
+                }
+                Ok(mask)
+            }
+        }
+    }
+
+    /// This server's share of the factor itself, \[j = 0\] X̂ + A_j.
+    fn share<'a, S: Side, L: Lane, R: Randomness>(&self, server: &'a Server<S, L, R>) -> Result<Cow<'a, [L]>, Blame> {
+        match self {
+            Factor::Wires(masked) if S::INDEX == 0 => Ok(Cow::Owned(server.combined(masked)?)),
+            Factor::Wires(masked) => Ok(Cow::Borrowed(server.words(&masked.mask)?)),
+            Factor::Variable(variable) => Ok(Cow::Borrowed(opened(server, *variable)?.1)),
+        }
+    }
 }
 
-fn open<'a, S: Side, L: Lane, R: Randomness>(
-    server: &'a Server<S, L, R>,
-    factor: &Factor,
-) -> Result<Opened<'a, L>, Blame> {
-    match factor {
-        Factor::Wires(masked) => Ok(Opened {
-            hat: server.words(&masked.hat)?,
-            mask: Cow::Borrowed(server.words(&masked.mask)?),
-            share: if S::INDEX == 0 {
-                Cow::Owned(server.combined(masked)?)
-            } else {
-                Cow::Borrowed(server.words(&masked.mask)?)
-            },
-        }),
-        Factor::Variable(variable) => {
-            let Some(Variable::Masked { hat, share }) = server.variables.get(*variable as usize) else {
-                return Err(Blame::bug("a weight was not opened under its mask"));
-            };
-            let mut mask = Cow::Borrowed(share.as_slice());
-            if S::INDEX == 0 {
-                server.at.ring.sub_all(mask.to_mut(), hat);
-            }
-            Ok(Opened { hat, mask, share: Cow::Borrowed(share) })
-        }
+/// A weight as it was opened, Ŵ, and this server's share of it.
+fn opened<S: Side, L: Lane, R: Randomness>(server: &Server<S, L, R>, variable: u32) -> Result<(&[L], &[L]), Blame> {
+    match server.variables.get(variable as usize) {
+        Some(Variable::Masked { hat, share }) => Ok((hat, share)),
+        _ => Err(Blame::bug("a weight was not opened under its mask")),
     }
 }
 
@@ -156,14 +168,15 @@ impl Gate for Product {
     ) -> Result<(), Blame> {
         let batch = server.at.batch();
         let mut z = server.dealt(self, 0, C)?.words()?;
-        let (x, y, threads) = (open(server, &self.x)?, open(server, &self.y)?, &*server.at.threads);
+        let (x, y, threads) = (&self.x, &self.y, &*server.at.threads);
+        let (x_hat, y_hat) = (x.hat(server)?, y.hat(server)?);
         // With [j = 0] X̂ + A_j = X_j: either X̂·Y_j + A_j·Ŷ or X_j·Ŷ + X̂·B_j; the one that has its operands at hand.
-        if matches!(self.x, Factor::Variable(_)) {
-            self.product.apply(threads, &each_sample(&self.x, &x.share, batch), y.hat, &mut z);
-            self.product.apply(threads, &each_sample(&self.x, x.hat, batch), &y.mask, &mut z);
+        if matches!(x, Factor::Variable(_)) {
+            self.product.apply(threads, &each_sample(x, &x.share(server)?, batch), y_hat, &mut z);
+            self.product.apply(threads, &each_sample(x, x_hat, batch), &y.mask_share(server)?, &mut z);
         } else {
-            self.product.apply(threads, x.hat, &y.share, &mut z);
-            self.product.apply(threads, &x.mask, y.hat, &mut z);
+            self.product.apply(threads, x_hat, &y.share(server)?, &mut z);
+            self.product.apply(threads, &x.mask_share(server)?, y_hat, &mut z);
         }
         z.iter_mut().for_each(|z| *z = server.at.ring.reduce(*z));
         server.set(&self.z, z);

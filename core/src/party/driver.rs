@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Clock, Measured, Timed};
+use super::{Clock, Measured, Timed, Work};
 use crate::Role;
 use crate::error::Blame;
 use crate::gates::{Gate, Step};
@@ -205,11 +205,12 @@ impl<A: Actor> Driver<A> {
         }
     }
 
-    /// Notes the time since `start`.
-    fn spent(&mut self, layer: u32, start: Option<u64>) {
-        if let Some((clock, start)) = self.clock.zip(start) {
-            self.measured.timeline.push(Timed { layer, start, nanoseconds: clock().saturating_sub(start) });
-        }
+    /// Notes the time since `start`, and gives the time now.
+    fn spent(&mut self, placed: &Placed, work: Work, start: Option<u64>) -> Option<u64> {
+        let (clock, start) = self.clock.zip(start)?;
+        let (layer, gate, now) = (placed.layer, placed.step.name(), clock());
+        self.measured.timeline.push(Timed { layer, gate, work, start, nanoseconds: now.saturating_sub(start) });
+        Some(now)
     }
 
     fn send(&mut self, level: u32, steps: &[usize]) -> Result<(), Blame> {
@@ -223,9 +224,10 @@ impl<A: Actor> Driver<A> {
             for to in receivers {
                 let start = self.clock.map(|clock| clock());
                 let columns = self.actor.send(*index, &placed.step)?;
-                self.spent(placed.layer, start);
+                let made = self.spent(placed, Work::Send, start);
                 let message = messages.entry(to).or_default();
                 pack_blocks(plan.numbers(), &traffic.blocks, &columns, self.batch, message)?;
+                self.spent(placed, Work::Pack, made);
                 self.mine.insert(*index, columns);
             }
         }
@@ -243,16 +245,17 @@ impl<A: Actor> Driver<A> {
         for index in steps {
             let Some(placed) = self.stage.steps(&plan).get(*index) else { continue };
             let mut theirs = Vec::new();
+            let mut start = self.clock.map(|clock| clock());
             if let Some(traffic) = placed.step.traffic(&plan.shapes) {
                 for (from, _) in traffic.route.directions().iter().filter(|(_, to)| *to == self.actor.role()) {
                     let message = rest.entry(*from).or_default();
                     theirs.push(unpack_blocks(*from, plan.numbers(), &traffic.blocks, self.batch, message)?);
                 }
+                start = self.spent(placed, Work::Unpack, start);
             }
             let mine = self.mine.remove(index).unwrap_or_default();
-            let start = self.clock.map(|clock| clock());
             self.actor.finish(*index, &placed.step, mine, theirs)?;
-            self.spent(placed.layer, start);
+            self.spent(placed, Work::Finish, start);
             for wire in self.last.remove(index).into_iter().flatten() {
                 self.actor.forget(wire);
             }

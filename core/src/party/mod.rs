@@ -80,11 +80,28 @@ pub struct Measured {
 /// Nanoseconds since some moment: a clock that the host injects, for whoever wants to know where the time goes.
 pub type Clock = fn() -> u64;
 
+/// What kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// Making a step's message, before anything of that level was received.
+    Send,
+    /// The rest of the step.
+    Finish,
+    /// Putting a step's part of a message into bytes.
+    Pack,
+    /// Reading it back, checked.
+    Unpack,
+}
+
 /// A piece of work on one operation of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timed {
     /// The operation's number in the program.
     pub layer: u32,
+    /// The gate that it is part of, by its struct's name.
+    pub gate: &'static str,
+    /// What was done.
+    pub work: Work,
     /// When it began, by the host's clock.
     pub start: u64,
     /// How many nanoseconds it took.

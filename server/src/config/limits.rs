@@ -30,6 +30,9 @@ pub struct Limits {
     pub session_seconds: u64,
     /// Samples for which correlated randomness is kept ready, for each model. Default 64.
     pub stock_units: usize,
+    /// Whether a server asks to be dealt to while it answers a query. With `false` it does so only when the query has to wait
+    /// for it: better for one query, worse for many. Default true.
+    pub deal_while_computing: bool,
     /// Ephemeral programs that one deployer may hold at once. Default 8.
     pub programs_per_deployer: usize,
     /// Connections open at once, clients and peers together. Default 1024.
@@ -51,6 +54,7 @@ impl Default for Limits {
             idle_seconds: 30,
             session_seconds: 600,
             stock_units: 64,
+            deal_while_computing: true,
             programs_per_deployer: 8,
             connections: 1024,
             handshakes_per_ip: 600,

@@ -5,6 +5,7 @@
 //! to write.
 
 mod address;
+mod emulation;
 mod error;
 mod limits;
 mod sample;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use address::Address;
+pub use emulation::{Bandwidth, Emulation};
 pub use error::ConfigError;
 pub use limits::{Limits, MAX_FRAME_BYTES};
 pub use sample::{SampleParty, sample};
@@ -46,6 +48,9 @@ pub struct Cluster {
     /// What a party allows its peers and clients to use.
     #[serde(default)]
     pub limits: Limits,
+    /// A slower network between the parties than there is; on loopback only.
+    #[serde(default)]
+    pub emulation: Option<Emulation>,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -280,6 +285,16 @@ impl Cluster {
         }
         if let Some(name) = self.players.keys().find(|name| name.is_empty() || name.len() > LONGEST_PLAYER) {
             return Err(wrong("players", name, format!("a player's name has 1 to {LONGEST_PLAYER} bytes")));
+        }
+        if let Some(emulation) = &self.emulation {
+            if let Some(role) = Role::ALL.into_iter().find(|role| !self.party(*role).address.is_loopback()) {
+                let message = format!(
+                    "{} is not a loopback address, and a network is emulated on loopback alone: remove [emulation]",
+                    self.party(role).address
+                );
+                return Err(wrong(role.name(), "address", message));
+            }
+            emulation.check().map_err(|(key, message)| wrong("emulation", key, message))?;
         }
         self.limits.check().map_err(|(key, message)| wrong("limits", key, message))
     }

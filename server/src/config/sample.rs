@@ -57,6 +57,12 @@ state = \"state/{role}\"
 # tls_key = \"server0-tls.key\"
 # proxy = true
 
+# A slower network than loopback, for trials on one machine; refused where a party has another address. All parties and
+# clients hold back what they receive: for half a round trip, and as a line of this bandwidth would (kbit, mbit, gbit).
+# [emulation]
+# rtt_ms = 58
+# bandwidth = \"100mbit\"
+
 [deployers]
 # Who may deploy models: a name of your choice, and a public key.
 owner = \"{deployer}\"
@@ -80,6 +86,8 @@ idle_seconds = {}
 session_seconds = {}
 # Samples for which correlated randomness is kept ready, for each model.
 stock_units = {}
+# Whether the crypto producer deals while a query runs: false gives queries the processor, true gives more of them in all.
+deal_while_computing = {}
 # Ephemeral programs that one deployer may hold at once: those that live in memory as long as its link.
 programs_per_deployer = {}
 # Connections open at once; new ones from one IP address in a minute (loopback is exempt);
@@ -95,6 +103,7 @@ handshake_seconds = {}
         limits.idle_seconds,
         limits.session_seconds,
         limits.stock_units,
+        limits.deal_while_computing,
         limits.programs_per_deployer,
         limits.connections,
         limits.handshakes_per_ip,

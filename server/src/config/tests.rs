@@ -35,7 +35,30 @@ fn the_sample_is_a_configuration_with_the_defaults() {
     assert_eq!(cluster.state(Role::Server0).unwrap(), Path::new("etc/state/server0"));
     let every_limit_is_shown =
         text(&keys).lines().skip_while(|l| *l != "[limits]").filter(|l| l.contains(" = ")).count();
-    assert_eq!(every_limit_is_shown, 11);
+    assert_eq!(every_limit_is_shown, 12);
+}
+
+#[test]
+fn a_network_is_emulated_on_loopback_alone() {
+    let good = text(&keys());
+    assert_eq!(parse(&good).unwrap().emulation, None);
+    let with = |lines: &str| format!("{good}\n[emulation]\n{lines}");
+    let emulation = parse(&with("rtt_ms = 58\nbandwidth = \"100mbit\"")).unwrap().emulation.unwrap();
+    assert_eq!(emulation.one_way().as_millis(), 29);
+    assert_eq!(emulation.bandwidth.unwrap().time_for(12_500_000).as_millis(), 1000);
+    for (lines, wants) in [
+        ("rtt_ms = 1001", "0..=1000"),
+        ("rtt_ms = -1", "0..=1000"),
+        ("bandwidth = \"100\"", "kbit, mbit or gbit"),
+        ("bandwidth = \"0mbit\"", "kbit, mbit or gbit"),
+        ("bandwith = \"1mbit\"", "unknown field"),
+    ] {
+        let error = parse(&with(lines)).unwrap_err().to_string();
+        assert!(error.contains(wants), "{error}");
+    }
+    let elsewhere = with("rtt_ms = 1").replace("127.0.0.1:7002", "party.example:7002");
+    let error = parse(&elsewhere).unwrap_err().to_string();
+    assert!(error.contains("crypto-producer") && error.contains("remove [emulation]"), "{error}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::identity::PartyKey;
 use selkie::Role;
 
 use super::counted::{Counted, Traffic};
+use super::emulate::Emulated;
 use super::error::{LinkError, Peer};
 use super::handshake::{self, EXPORTER, End, Knowns};
 use super::http::HttpStream;
@@ -43,7 +44,10 @@ pub async fn dial_client(cluster: &Cluster, to: Role) -> Result<HttpStream, Link
         let remote = tcp.peer_addr().map_err(|e| target.absent(e.to_string()))?;
         let config = tls::dialer(None, target.party.key).map_err(LinkError::Local)?;
         let name = target.name()?;
-        let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| target.tls(&e, None))?;
+        let stream = TlsConnector::from(config)
+            .connect(name, Emulated::new(tcp, cluster.emulation))
+            .await
+            .map_err(|e| target.tls(&e, None))?;
         Ok(HttpStream::new(stream, remote, true, None))
     };
     timeout(limit, connect).await.unwrap_or_else(|_| Err(target.slow(limit)))
@@ -69,7 +73,7 @@ async fn link(cluster: &Cluster, me: &Me, to: Role) -> Result<Link, LinkError> {
 }
 
 /// A WebSocket over mutually authenticated TLS.
-pub(super) type PartySocket = WebSocketStream<TlsStream<Counted<TcpStream>>>;
+pub(super) type PartySocket = WebSocketStream<TlsStream<Counted<Emulated<TcpStream>>>>;
 
 /// All that comes before the signed handshake: the socket, its counters, and what the handshake
 /// is bound to.
@@ -80,7 +84,7 @@ pub(super) async fn socket(
 ) -> Result<(PartySocket, Arc<Traffic>, [u8; 32]), LinkError> {
     let target = Target::new(cluster, to);
     let ours = Some((me.name, me.identity.public()));
-    let (tcp, traffic) = Counted::new(target.connect().await?);
+    let (tcp, traffic) = Counted::new(Emulated::new(target.connect().await?, cluster.emulation));
     let config = tls::dialer(Some(&me.identity), target.party.key).map_err(LinkError::Local)?;
     let stream = TlsConnector::from(config).connect(target.name()?, tcp).await.map_err(|e| target.tls(&e, ours))?;
     let binding = stream

@@ -15,11 +15,12 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_tungstenite::accept_async_with_config;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Cluster, Limits};
+use crate::config::{Cluster, Emulation, Limits};
 use crate::identity::PartyKey;
 use selkie::Role;
 
 use super::counted::{Counted, Traffic};
+use super::emulate::Emulated;
 use super::error::{LinkError, ListenError, Peer, Refusal};
 use super::handshake::{EXPORTER, End, Knowns};
 use super::http::HttpStream;
@@ -78,7 +79,14 @@ impl Listener {
         let listener = TcpListener::bind((listen.host(), listen.port())).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (sender, accepted) = mpsc::channel(BACKLOG);
-        let door = Arc::new(Door { acceptors, peers, role, me: me.clone(), limits: cluster.limits.clone() });
+        let door = Arc::new(Door {
+            acceptors,
+            peers,
+            role,
+            me: me.clone(),
+            limits: cluster.limits.clone(),
+            emulation: cluster.emulation,
+        });
         let task = tokio::spawn(serve(listener, door, sender));
         Ok(Self { accepted, address, _task: AbortOnDropHandle::new(task) })
     }
@@ -145,6 +153,7 @@ struct Door {
     role: Role,
     me: Me,
     limits: Limits,
+    emulation: Option<Emulation>,
 }
 
 impl Door {
@@ -169,7 +178,8 @@ impl Door {
             let _ = tcp.shutdown().await;
             return Err("it speaks without TLS, which is for loopback alone".to_owned());
         }
-        Ok(Some(Accepted::Http(HttpStream::new(tcp, from, false, Some(permit)))))
+        let stream = Emulated::new(tcp, self.emulation);
+        Ok(Some(Accepted::Http(HttpStream::new(stream, from, false, Some(permit)))))
     }
 
     async fn welcome_tls(
@@ -178,7 +188,7 @@ impl Door {
         from: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) -> Result<Accepted, String> {
-        let (tcp, traffic) = Counted::new(tcp);
+        let (tcp, traffic) = Counted::new(Emulated::new(tcp, self.emulation));
         let start = LazyConfigAcceptor::new(Acceptor::default(), tcp)
             .await
             .map_err(|e| format!("it began no TLS that can be read: {e}"))?;
@@ -202,7 +212,7 @@ impl Door {
 
     async fn link(
         &self,
-        stream: TlsStream<Counted<TcpStream>>,
+        stream: TlsStream<Counted<Emulated<TcpStream>>>,
         traffic: Arc<Traffic>,
         from: SocketAddr,
         permit: OwnedSemaphorePermit,

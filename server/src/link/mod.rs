@@ -15,6 +15,7 @@ mod counted;
 mod deliver;
 mod dial;
 mod drive;
+mod emulate;
 mod epoch;
 mod error;
 mod frame;
@@ -29,6 +30,7 @@ mod tls;
 
 pub use channel::{Channel, ChannelReceiver, ChannelSender, Link};
 pub use dial::{dial, dial_client};
+pub(crate) use emulate::Emulated;
 pub use epoch::EpochNonce;
 pub use error::{LinkError, ListenError, Peer, Refusal};
 pub use handshake::{LINK_VERSION, PairSeed};

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use selkie::client::message::Refusal;
 use selkie::deal::Dealer;
@@ -16,6 +16,7 @@ use selkie::Role;
 
 use super::era::{Era, Ready, Wish};
 use super::hello::{About, Hello, Units, Want, decode, encode};
+use super::measured::{self, Measurement};
 use super::setup::{agree, agreed_era};
 use super::{Node, refusal};
 
@@ -25,6 +26,8 @@ const CHUNK: u64 = 4;
 const PART: usize = 8;
 /// … and for no more than this many at once.
 const MOST: usize = 1024;
+/// How soon a server looks again whether a query still runs, when dealing has to wait for its end.
+const QUIET: Duration = Duration::from_millis(2);
 /// Between attempts to be dealt to.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -35,7 +38,7 @@ pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) 
     }
     let keeping = async {
         while era.current(ready.model.version).is_some() {
-            if let Err(error) = receive(&era, &ready, node.role).await {
+            if let Err(error) = receive(&node, &era, &ready).await {
                 let refusal = refusal::of_link(&node.cluster, &error);
                 tracing::warn!(model = %ready.model.name, why = %refusal, "nothing is dealt");
             }
@@ -48,12 +51,12 @@ pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) 
     }
 }
 
-async fn receive(era: &Era, ready: &Ready, role: Role) -> Result<(), LinkError> {
+async fn receive(node: &Node, era: &Era, ready: &Ready) -> Result<(), LinkError> {
     let link = era
         .link(Role::CryptoProducer)
         .ok_or_else(|| LinkError::Local("a bug here: an epoch without a crypto producer".to_owned()))?;
     let mut channel = link.open_channel(encode(&Hello::Deal(era.about(&ready.model))))?;
-    let bytes = ready.model.plan.unit_bytes(role);
+    let bytes = ready.model.plan.unit_bytes(node.role);
     let misbehaved = |what: String| LinkError::Misbehaved {
         peer: Role::CryptoProducer.into(),
         address: link.address().to_owned(),
@@ -66,11 +69,16 @@ async fn receive(era: &Era, ready: &Ready, role: Role) -> Result<(), LinkError> 
         moved.as_mut().enable();
         let (first, room) = ready.stock().wanted();
         // A little room is not worth asking for, unless somebody waits.
-        if room == 0 || (room < threshold && first >= ready.awaited.load(Ordering::Acquire)) {
+        let awaited = first < ready.awaited.load(Ordering::Acquire);
+        if room == 0 || (room < threshold && !awaited) {
             moved.await;
             continue;
         }
-        let count = room.min(MOST) as u32;
+        if !node.cluster.limits.deal_while_computing && !awaited && node.is_busy() {
+            sleep(QUIET).await;
+            continue;
+        }
+        let (count, start) = (room.min(MOST) as u32, Instant::now());
         channel.send(encode(&Want { first, count })).await?;
         for unit in first..first + u64::from(count) {
             let mut material = Vec::with_capacity(bytes);
@@ -84,6 +92,7 @@ async fn receive(era: &Era, ready: &Ready, role: Role) -> Result<(), LinkError> 
             ready.stock().put(unit, material).map_err(|blame| misbehaved(blame.what().to_owned()))?;
             ready.moved.notify_waiters();
         }
+        measured::say(&Measurement::Stocked { units: count.into(), micros: start.elapsed().as_micros() as u64 });
     }
     Ok(())
 }
@@ -171,20 +180,25 @@ async fn dealing(
             return Err(refusal::peer(to, what));
         };
         next = Some(units.end);
+        let mut spent = Duration::ZERO;
         for start in units.clone().step_by(CHUNK as usize) {
             let chunk = start..(start + CHUNK).min(units.end);
             let permit = node.dealing.clone().acquire_owned().await;
             let dealer: Arc<Dealer> = dealer.clone();
+            let start = Instant::now();
             let dealt = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
                 dealer.deal(to, chunk)
             });
-            for unit in dealt.await.map_err(|_| refusal::bug("the dealer stopped"))?? {
+            let dealt = dealt.await.map_err(|_| refusal::bug("the dealer stopped"))??;
+            spent += start.elapsed();
+            for unit in dealt {
                 for frame in unit.chunks(limit) {
                     channel.send(frame.to_vec()).await.map_err(lost)?;
                 }
             }
         }
+        measured::say(&Measurement::Dealt { to, units: want.count.into(), micros: spent.as_micros() as u64 });
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod era;
 mod gathering;
 pub(crate) mod hello;
 pub(crate) mod http;
+pub(crate) mod measured;
 mod meeting;
 mod pipes;
 pub(crate) mod refusal;
@@ -185,6 +186,11 @@ impl Node {
 
     pub(crate) fn current_era(&self) -> Option<Arc<Era>> {
         self.era.borrow().clone()
+    }
+
+    /// Whether a query is being gathered or run here.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.gatherings.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Runs until it ends or the party stops.

@@ -1,9 +1,11 @@
 //! The channels of one session, and the party machine that talks through them.
 //!
-//! The machine computes on a thread of its own, never on those that serve sockets. What peers send is taken from the links at
-//! once, so that two parties that send at the same time never wait for each other; how much may wait here is what the plan
-//! says that they send.
+//! A small machine computes where its frames arrive: on the threads that serve sockets, without a hand-over in any round. A
+//! large one has a thread of its own, so that no link waits for it. While a machine waits for room to send, what peers send is
+//! taken from the links, so that two parties that send at the same time never wait for each other; how much may wait here is
+//! what the plan says that they send.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,42 +13,50 @@ use selkie::client::message::Refusal;
 use selkie::party::{Event, Measured, Party};
 use selkie::wire::Frame;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Cluster, Limits};
 use crate::link::{Channel, ChannelReceiver, ChannelSender, LinkError};
 use selkie::Role;
 
 use super::hello::PREPARED;
+use super::measured::{self, Measurement, Profile};
 use super::refusal;
 
 /// The largest part of a limit that headers of frames add to payload.
 const HEADERS: u64 = 1 << 16;
 
-/// What came from a peer.
-enum Arrival {
-    Frame(Role, Vec<u8>),
-    /// The peer has closed its channel in good order: it has done its part.
-    Closed(Role),
-    Failed(Refusal),
+/// A machine that holds more than this many bytes at a time computes on a thread of its own.
+const LARGE: u64 = 16 << 20;
+
+/// What came from a peer: a frame; or nothing more, because it has closed its channel in good order and done its part.
+type Arrival = (Role, Option<Vec<u8>>);
+
+/// What one peer sends.
+struct Incoming {
+    role: Role,
+    receiver: ChannelReceiver,
+    /// Bytes that came, of those that the plan allows.
+    taken: u64,
+    limit: u64,
 }
 
 /// The channels of one session.
 pub(crate) struct Pipes {
     senders: Vec<(Role, ChannelSender)>,
-    inbox: mpsc::UnboundedReceiver<Arrival>,
+    /// The peers that have not done their part.
+    incoming: Vec<Incoming>,
+    /// What came while there was something to send.
+    early: VecDeque<Arrival>,
     idle: Duration,
     deadline: Instant,
     stop: CancellationToken,
     cluster: Arc<Cluster>,
-    /// Who has done its part.
-    closed: Vec<Role>,
-    /// Who has said so before this party had done its own.
-    early: Vec<Role>,
-    _pumps: Vec<AbortOnDropHandle<()>>,
+    /// Who has said that it is prepared before this party had done its own part.
+    prepared: Vec<Role>,
+    /// When the channels were opened, by [`measured::clock`], and where the time goes since then, if anybody wants to know.
+    profile: Option<(u64, Profile)>,
 }
 
 /// What a party machine left behind.
@@ -71,24 +81,22 @@ impl Pipes {
     ) -> Self {
         let limits: &Limits = &cluster.limits;
         let limit = expected.saturating_add(HEADERS).min(limits.session_bytes);
-        let (arrivals, inbox) = mpsc::unbounded_channel();
-        let (mut senders, mut pumps) = (Vec::new(), Vec::new());
+        let (mut senders, mut incoming) = (Vec::new(), Vec::new());
         for (role, channel) in channels {
             let (sender, receiver) = channel.split();
             senders.push((role, sender));
-            let task = pump(cluster.clone(), role, receiver, arrivals.clone(), limit);
-            pumps.push(AbortOnDropHandle::new(tokio::spawn(task)));
+            incoming.push(Incoming { role, receiver, taken: 0, limit });
         }
         Self {
             senders,
-            inbox,
+            incoming,
+            early: VecDeque::new(),
             idle: limits.idle(),
             deadline: Instant::now() + limits.session(),
             stop,
             cluster: cluster.clone(),
-            closed: Vec::new(),
-            early: Vec::new(),
-            _pumps: pumps,
+            prepared: Vec::new(),
+            profile: measured::profiled().then(|| (measured::clock(), Profile::default())),
         }
     }
 
@@ -99,47 +107,49 @@ impl Pipes {
     }
 
     /// Sends one frame.
-    pub(crate) async fn send(&self, to: Role, frame: Vec<u8>) -> Result<(), Refusal> {
+    pub(crate) async fn send(&mut self, to: Role, frame: Vec<u8>) -> Result<(), Refusal> {
         let Some((_, sender)) = self.senders.iter().find(|(role, _)| *role == to) else {
             return Err(refusal::bug(format!("there is no channel to {to}")));
         };
         let sent = sender.send(frame);
-        tokio::select! {
-            sent = sent => sent.map_err(|error| refusal::of_link(&self.cluster, &error)),
-            error = self.overdue(to) => Err(error),
-        }
-    }
-
-    /// Receives the next frame of any peer; `awaited` is the one that is blamed if none comes.
-    pub(crate) async fn recv(&mut self, awaited: Role) -> Result<(Role, Vec<u8>), Refusal> {
-        let (idle, deadline, stop) = (self.idle, self.deadline, self.stop.clone());
-        let cluster = self.cluster.clone();
-        let overdue = overdue(&cluster, awaited, idle, deadline, &stop);
-        tokio::pin!(overdue);
+        let overdue = overdue(&self.cluster, to, self.idle, self.deadline, &self.stop);
+        tokio::pin!(sent, overdue);
         loop {
-            if self.closed.contains(&awaited) {
-                let closed = LinkError::Closed { peer: awaited.into() };
-                return Err(refusal::of_link(&self.cluster, &closed));
-            }
             tokio::select! {
-                arrival = self.inbox.recv() => match arrival {
-                    Some(Arrival::Frame(role, frame)) => return Ok((role, frame)),
-                    Some(Arrival::Closed(role)) => self.closed.push(role),
-                    Some(Arrival::Failed(refusal)) => return Err(refusal),
-                    None => self.closed.push(awaited),
-                },
+                biased;
+                sent = &mut sent => return sent.map_err(|error| refusal::of_link(&self.cluster, &error)),
+                arrival = next(&self.cluster, &mut self.incoming) => self.early.push_back(arrival?),
                 error = &mut overdue => return Err(error),
             }
         }
     }
 
-    async fn overdue(&self, awaited: Role) -> Refusal {
-        overdue(&self.cluster, awaited, self.idle, self.deadline, &self.stop).await
+    /// Receives the next frame of any peer; `awaited` is the one that is blamed if none comes.
+    pub(crate) async fn recv(&mut self, awaited: Role) -> Result<(Role, Vec<u8>), Refusal> {
+        let overdue = overdue(&self.cluster, awaited, self.idle, self.deadline, &self.stop);
+        tokio::pin!(overdue);
+        loop {
+            let arrival = match self.early.pop_front() {
+                Some(arrival) => arrival,
+                None if !self.incoming.iter().any(|incoming| incoming.role == awaited) => {
+                    let closed = LinkError::Closed { peer: awaited.into() };
+                    return Err(refusal::of_link(&self.cluster, &closed));
+                }
+                None => tokio::select! {
+                    biased;
+                    arrival = next(&self.cluster, &mut self.incoming) => arrival?,
+                    error = &mut overdue => return Err(error),
+                },
+            };
+            if let (role, Some(frame)) = arrival {
+                return Ok((role, frame));
+            }
+        }
     }
 
     /// Waits for a peer's word that it has finished, too.
     pub(crate) async fn expect(&mut self, from: Role, word: &[u8]) -> Result<(), Refusal> {
-        if self.early.contains(&from) && word == PREPARED {
+        if self.prepared.contains(&from) && word == PREPARED {
             return Ok(());
         }
         let (sender, frame) = self.recv(from).await?;
@@ -165,38 +175,62 @@ impl Pipes {
         (sent, received.map(|(_, sender)| sender.bytes().wire_received).sum())
     }
 
-    /// Runs a party machine to its end on a thread of its own.
+    /// Runs a party machine, which holds `bytes` at a time, to its end.
     ///
     /// # Errors
     /// The machine's, a link's, a limit's; the peers have been told.
     pub(crate) async fn run(
-        mut self,
+        self,
+        bytes: u64,
         make: impl FnOnce() -> Result<Party, Refusal> + Send + 'static,
     ) -> Result<(Ran, Self), Refusal> {
+        if bytes <= LARGE {
+            return self.run_here(make).await;
+        }
         let runtime = Handle::current();
-        let running = tokio::task::spawn_blocking(move || {
-            let ran = make().and_then(|party| self.drive(&runtime, party));
-            match ran {
-                Ok(ran) => Ok((ran, self)),
-                Err(refusal) => {
-                    self.fail(&refusal);
-                    Err(refusal)
-                }
-            }
-        });
+        let running = tokio::task::spawn_blocking(move || runtime.block_on(self.run_here(make)));
         running.await.unwrap_or_else(|_| Err(refusal::bug("a party machine stopped")))
     }
 
-    fn drive(&mut self, runtime: &Handle, mut party: Party) -> Result<Ran, Refusal> {
+    async fn run_here(mut self, make: impl FnOnce() -> Result<Party, Refusal>) -> Result<(Ran, Self), Refusal> {
+        let ran = match self.made(make) {
+            Ok(party) => self.drive(party).await,
+            Err(refusal) => Err(refusal),
+        };
+        match ran {
+            Ok(ran) => Ok((ran, self)),
+            Err(refusal) => {
+                self.fail(&refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn made(&mut self, make: impl FnOnce() -> Result<Party, Refusal>) -> Result<Party, Refusal> {
+        let Some((opened, profile)) = &mut self.profile else { return make() };
+        let start = measured::clock();
+        let mut party = make()?;
+        party.observe(measured::clock);
+        (profile.start, profile.make) = (start.saturating_sub(*opened), measured::clock().saturating_sub(start));
+        Ok(party)
+    }
+
+    async fn drive(&mut self, mut party: Party) -> Result<Ran, Refusal> {
         let (mut output, mut assigned, mut snapshot) = (None, None, None);
         loop {
             match party.poll()? {
-                Event::Transmit(to, frame) => runtime.block_on(self.send(to, frame.encode()))?,
+                Event::Transmit(to, frame) => {
+                    let start = self.now();
+                    self.send(to, frame.encode()).await?;
+                    self.spent(start, |profile| &mut profile.send);
+                }
                 Event::Need(from) => {
-                    let (role, bytes) = runtime.block_on(self.recv(from))?;
+                    let start = self.now();
+                    let (role, bytes) = self.recv(from).await?;
+                    self.spent(start, |profile| profile.wait.entry(from.name().to_owned()).or_default());
                     // A server that has finished already; frames are never empty, so this is none.
                     if bytes == PREPARED {
-                        self.early.push(role);
+                        self.prepared.push(role);
                         continue;
                     }
                     party.handle(role, &Frame::decode(role, &bytes)?)?;
@@ -205,9 +239,24 @@ impl Pipes {
                 Event::Commit(opened) => snapshot = Some(opened),
                 Event::Assign(values) => assigned = Some(values),
                 Event::Done => {
+                    if let Some((opened, mut profile)) = self.profile.take() {
+                        profile.add(&party.measured().timeline);
+                        profile.total = measured::clock().saturating_sub(opened);
+                        measured::say(&Measurement::Session(profile));
+                    }
                     return Ok(Ran { measured: party.measured().clone(), output, assigned, snapshot });
                 }
             }
+        }
+    }
+
+    fn now(&self) -> Option<u64> {
+        self.profile.is_some().then(measured::clock)
+    }
+
+    fn spent(&mut self, start: Option<u64>, on: impl FnOnce(&mut Profile) -> &mut u64) {
+        if let Some((start, (_, profile))) = start.zip(self.profile.as_mut()) {
+            *on(profile) += measured::clock().saturating_sub(start);
         }
     }
 }
@@ -231,31 +280,34 @@ async fn overdue(
     }
 }
 
-async fn pump(
-    cluster: Arc<Cluster>,
-    role: Role,
-    mut receiver: ChannelReceiver,
-    arrivals: mpsc::UnboundedSender<Arrival>,
-    limit: u64,
-) {
-    let mut taken = 0u64;
-    loop {
-        let arrival = match receiver.recv().await {
-            Ok(frame) => {
-                taken = taken.saturating_add(frame.len() as u64);
-                if taken <= limit {
-                    Arrival::Frame(role, frame)
-                } else {
-                    let what = format!("{role} sent more than the {limit} bytes that the plan allows it");
-                    Arrival::Failed(refusal::peer(role, what))
-                }
+/// What comes next of any peer; never, when all have done their part. Safe to cancel.
+async fn next(cluster: &Cluster, incoming: &mut Vec<Incoming>) -> Result<Arrival, Refusal> {
+    // A session has at most two peers.
+    let (place, arrived) = match incoming.as_mut_slice() {
+        [] => return std::future::pending().await,
+        [only] => (0, only.receiver.recv().await),
+        [first, second, ..] => tokio::select! {
+            arrived = first.receiver.recv() => (0, arrived),
+            arrived = second.receiver.recv() => (1, arrived),
+        },
+    };
+    let Some(Incoming { role, taken, limit, .. }) = incoming.get_mut(place) else {
+        return Err(refusal::bug("a frame of nobody"));
+    };
+    let role = *role;
+    match arrived {
+        Ok(frame) => {
+            *taken = taken.saturating_add(frame.len() as u64);
+            if *taken <= *limit {
+                return Ok((role, Some(frame)));
             }
-            Err(LinkError::Closed { .. }) => Arrival::Closed(role),
-            Err(error) => Arrival::Failed(refusal::of_link(&cluster, &error)),
-        };
-        let over = !matches!(arrival, Arrival::Frame(..));
-        if arrivals.send(arrival).is_err() || over {
-            return;
+            let what = format!("{role} sent more than the {limit} bytes that the plan allows it");
+            Err(refusal::peer(role, what))
         }
+        Err(LinkError::Closed { .. }) => {
+            incoming.remove(place);
+            Ok((role, None))
+        }
+        Err(error) => Err(refusal::of_link(cluster, &error)),
     }
 }

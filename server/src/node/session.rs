@@ -5,7 +5,8 @@
 //!        ── Ask, inputs ──▶ server1 ── Session ──▶ crypto producer             everybody burns them, then the machines talk
 //! ```
 //! A session begins when the inputs are here or, if some are masked, when their masks are asked for: the units are burnt, then
-//! the masks handed out, then the inputs come. Whatever goes wrong ends this session alone; whoever notices tells the others who must act.
+//! the masks handed out, then the inputs come. A crypto producer that has dealt everything ahead is not asked at all.
+//! Whatever goes wrong ends this session alone; whoever notices tells the others who must act.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ use selkie::Role;
 
 use super::era::{Era, Ready, capacity};
 use super::hello::{About, Hello, Units, encode};
+use super::measured::{self, Measurement};
 use super::pipes::Pipes;
 use super::setup::agreed_era;
 use super::{Node, dealing, gathering, hex, refusal, turn};
@@ -106,7 +108,7 @@ pub(crate) fn check_batch(node: &Node, model: &Model, batch: usize) -> Result<()
     if batch == 0 || batch > most {
         return Err(refusal::usage(format!("a query of {batch} samples; {} takes 1 to {most} at a time", model.name)));
     }
-    let peak = model.plan.memory_peak(batch).into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0);
+    let peak = model.expense(batch).peak;
     if peak > MEMORY {
         return Err(refusal::usage(format!(
             "a query of {batch} samples takes {peak} bytes of memory, {MEMORY} are allowed: ask for fewer at a time"
@@ -144,7 +146,7 @@ pub(crate) async fn answer(
     inputs: Zeroizing<Vec<Vec<u8>>>,
     stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
-    let start = Instant::now();
+    let (start, from) = (Instant::now(), measured::wall_clock());
     let batch = query.batch;
     let session = hex(&query.session);
     let begun = match begun {
@@ -156,6 +158,7 @@ pub(crate) async fn answer(
     match result {
         Ok((output, mut stats)) => {
             stats.micros = start.elapsed().as_micros() as u64;
+            measured::say(&Measurement::Answered { from, to: measured::wall_clock() });
             tracing::info!(%session, batch, millis, "answered");
             Ok((output, stats))
         }
@@ -172,6 +175,7 @@ async fn lead(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Resu
     let (era, ready) = usable(node, query).await?;
     let link = |to| era.link(to).ok_or_else(|| refusal::bug("an epoch without links"));
     let (one, producer) = (link(Role::Server1)?, link(Role::CryptoProducer)?);
+    let with_producer = ready.model.expense(query.batch).involves_producer();
     let (burnt, state, channels) = loop {
         let moved = ready.moved.notified();
         tokio::pin!(moved);
@@ -191,10 +195,12 @@ async fn lead(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Resu
                 let version = state.as_ref().map_or(0, |state| state.version());
                 let hello = encode(&Hello::Session { session, about, units, state: version });
                 let lost = |error| refusal::of_link(&node.cluster, &error);
-                let to_one = one.open_channel(hello.clone()).map_err(lost)?;
-                let to_producer = producer.open_channel(hello).map_err(lost)?;
+                let mut channels = vec![(Role::Server1, one.open_channel(hello.clone()).map_err(lost)?)];
+                if with_producer {
+                    channels.push((Role::CryptoProducer, producer.open_channel(hello).map_err(lost)?));
+                }
                 ready.moved.notify_waiters();
-                break (burnt, state, vec![(Role::Server1, to_one), (Role::CryptoProducer, to_producer)]);
+                break (burnt, state, channels);
             }
             if ready.awaited.fetch_max(end, Ordering::AcqRel) < end {
                 ready.moved.notify_waiters();
@@ -367,11 +373,12 @@ async fn follow(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Re
     };
     let version = state.as_ref().map_or(0, |state| state.version());
     let hello = encode(&Hello::Session { session: query.session, about, units, state: version });
-    let opened = match era.link(Role::CryptoProducer) {
+    let open = || match era.link(Role::CryptoProducer) {
         Some(link) => link.open_channel(hello).map_err(|error| refusal::of_link(&node.cluster, &error)),
         None => Err(refusal::bug("an epoch without a crypto producer")),
     };
-    let to_producer = match opened {
+    let with_producer = ready.model.expense(query.batch).involves_producer();
+    let to_producer = match with_producer.then(open).transpose() {
         Ok(opened) => opened,
         Err(refusal) => return refuse(channel, refusal),
     };
@@ -388,11 +395,14 @@ async fn follow(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Re
     let burnt = match burnt {
         Ok(burnt) => burnt,
         Err(refusal) => {
-            to_producer.fail(&refusal::to_reason(&refusal));
+            if let Some(to_producer) = to_producer {
+                to_producer.fail(&refusal::to_reason(&refusal));
+            }
             return refuse(channel, refusal);
         }
     };
-    let channels = vec![(Role::Server0, channel), (Role::CryptoProducer, to_producer)];
+    let mut channels = vec![(Role::Server0, channel)];
+    channels.extend(to_producer.map(|channel| (Role::CryptoProducer, channel)));
     Ok(Begun { ready, hold: Hold { state, turn }, burnt, channels })
 }
 
@@ -405,7 +415,8 @@ async fn compute(
     stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
     let Begun { ready, hold, burnt, channels } = begun;
-    let cost = ready.model.plan.cost(query.batch);
+    let expense = ready.model.expense(query.batch);
+    let cost = &expense.cost;
     tracing::info!(session = %hex(&query.session), batch = query.batch, "begun");
     // A run that changes variables goes on to its end, whether or not somebody still listens.
     let stop = if ready.model.plan.assigns() { ready.over.child_token() } else { stop };
@@ -414,7 +425,7 @@ async fn compute(
     let Hold { state, turn } = hold;
     let pinned = state.clone();
     let (ran, mut pipes) = pipes
-        .run(move || {
+        .run(expense.peak, move || {
             let snapshot = session_ready.snapshot.as_ref().ok_or_else(|| refusal::bug("a server without weights"))?;
             let snapshot = match &pinned {
                 Some(state) => snapshot.at(&session_ready.model.plan, state)?,
@@ -497,13 +508,13 @@ async fn producing(
             return Err(refusal);
         }
     };
-    let cost = ready.model.plan.cost(units.count as usize);
+    let expense = ready.model.expense(units.count as usize);
     let channels = vec![(Role::Server0, channel), (Role::Server1, other.channel)];
-    let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), node.stop.child_token());
+    let pipes = Pipes::new(&node.cluster, channels, expected(&expense.cost.links, node.role), node.stop.child_token());
     // How long the inputs may take is for the servers to say, who end the session if these do not come.
     pipes
         .patient()
-        .run(move || {
+        .run(expense.peak, move || {
             let dealer = ready.dealer.as_ref().ok_or_else(|| refusal::bug("a producer without masks"))?;
             Ok(Party::crypto_producer(dealer, burnt)?)
         })

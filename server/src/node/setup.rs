@@ -133,7 +133,8 @@ async fn run(
     channel: Channel,
 ) -> Result<(), Refusal> {
     let binding = era.bind(model);
-    let expected = model.plan.cost(1).setup_bytes;
+    let expense = model.expense(1);
+    let expected = expense.cost.setup_bytes;
     // Frames' headers are not payload: twice the plan's bytes is more than any message needs.
     let pipes = Pipes::new(&node.cluster, vec![(with, channel)], expected * 2, era.over.clone());
     let state = match &model.keeping {
@@ -142,7 +143,7 @@ async fn run(
     };
     let (bound, model_of) = (binding.clone(), model.clone());
     let (ran, mut pipes) = pipes
-        .run(move || {
+        .run(expense.peak, move || {
             let shares = model_of.shares.as_deref().ok_or_else(|| refusal::bug("a server without shares"))?;
             Ok(Party::setup(&bound, shares, &state)?)
         })

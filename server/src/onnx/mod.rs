@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array1, Array2, Array4, ArrayView1};
 
 use crate::exit::Failure;
+pub(crate) use plaintext::OneThread;
 pub use plaintext::Plaintext;
 pub use read::read;
 pub use write::write;

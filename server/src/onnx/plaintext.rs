@@ -89,6 +89,32 @@ impl Plaintext {
     }
 }
 
+/// A model and one batch for it, on the thread that asks: what computing on shares is compared with.
+pub(crate) struct OneThread {
+    plan: Arc<TypedRunnableModel>,
+    input: TValue,
+}
+
+impl OneThread {
+    /// `images` has a row for each sample of the batch.
+    pub(crate) fn new(file: &[u8], images: ArrayView2<'_, f32>) -> Result<Self, Error> {
+        let proto = pb::ModelProto::decode(file).map_err(|error| Error::corrupt(error.to_string()))?;
+        let input = proto.graph.as_ref().map(declared_input).transpose()?.map(|(_, shape)| shape).unwrap_or_default();
+        let plan = plan(&proto, images.nrows(), &input).map_err(failed)?;
+        let shape: Vec<usize> = std::iter::once(images.nrows()).chain(input).collect();
+        let flat: Vec<f32> = images.iter().copied().collect();
+        let input = Tensor::from_shape(&shape, &flat).map_err(failed)?.into_tvalue();
+        Ok(Self { plan, input })
+    }
+
+    /// Runs it once; the outputs of all samples.
+    pub(crate) fn run(&self) -> Result<Vec<f32>, Error> {
+        let outputs = self.plan.run(tvec!(self.input.clone())).map_err(failed)?;
+        let output = outputs.first().ok_or_else(|| Error::Plaintext("it gave nothing".to_owned()))?;
+        Ok(output.to_plain_array_view::<f32>().map_err(failed)?.iter().copied().collect())
+    }
+}
+
 fn plan(proto: &pb::ModelProto, batch: usize, input: &[usize]) -> TractResult<Arc<TypedRunnableModel>> {
     let shape: TVec<usize> = std::iter::once(batch).chain(input.iter().copied()).collect();
     tract_onnx::onnx()

@@ -3,6 +3,7 @@
 //! A deployment has one *part* or several: entry points over the same variables, or the same program under several protocols.
 //! To everything beyond this module a part is a model, asked for by its own name: `mnist`, `mnist:train`, `mnist@fss`.
 
+mod expense;
 mod files;
 mod keeping;
 
@@ -14,6 +15,7 @@ use selkie::program::{Program, RUN};
 use selkie::{Protocol, SharedVariables, State};
 use sha2::{Digest, Sha256};
 
+pub(crate) use expense::{Expense, Expenses};
 pub use files::{Loaded, MAX_FILE, Store, Unusable};
 pub use keeping::Keeping;
 
@@ -63,9 +65,16 @@ pub struct Model {
     deployed: u64,
     /// The servers': what the deployment keeps from run to run.
     pub keeping: Option<Arc<Keeping>>,
+    /// What batches cost.
+    expenses: Arc<Expenses>,
 }
 
 impl Model {
+    /// What a batch costs.
+    pub(crate) fn expense(&self, batch: usize) -> Arc<Expense> {
+        self.expenses.of(&self.plan, batch)
+    }
+
     /// The protocol that runs it.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -188,6 +197,7 @@ impl Deployment {
                 state: 0,
                 deployed,
                 keeping: keeping.clone(),
+                expenses: Arc::default(),
             })
         });
         Ok(Self { name: name.to_owned(), version, models: models.collect(), keeping })

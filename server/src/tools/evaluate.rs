@@ -17,6 +17,7 @@ use super::table::{self, Align, Table};
 use super::{blamed, name_of, progress_bar, protocol};
 use crate::exit::Failure;
 use crate::model::{self, Imported, ModelArgs};
+use crate::node::measured::clock;
 use crate::onnx::argmax;
 use crate::{data, onnx};
 
@@ -44,6 +45,12 @@ pub struct Args {
     /// How the model becomes a program.
     #[command(flatten)]
     pub how: ModelArgs,
+    /// Run the first batch once more, alone, and print what each operation took.
+    #[arg(long, conflicts_with = "json")]
+    pub profile: bool,
+    /// Run the first batch once more, alone, and write each operation's times for chrome://tracing or Perfetto.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Print one JSON document instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -136,7 +143,34 @@ pub fn evaluate(args: &Args) -> Result<Evaluation, Failure> {
         latency_ms_p50: median(private.milliseconds),
     };
     evaluation.check(&planned)?;
+    if args.profile || args.trace.is_some() {
+        observe(args, &imported, plan, images.slice(s![..batch, ..]))?;
+    }
     Ok(evaluation)
+}
+
+/// Runs one batch with a clock: every core is free for it, and no thread takes another's time.
+fn observe(args: &Args, imported: &Imported, plan: Arc<Plan>, images: ArrayView2<'_, f32>) -> Result<(), Failure> {
+    let mut session = Session::with_plan(&imported.program, plan, &imported.weights, seed()?).map_err(blamed)?;
+    let shape: Vec<usize> = session.spec().inputs.first().map_or_else(Vec::new, |input| {
+        std::iter::once(images.nrows()).chain(input.shape.iter().map(|n| *n as usize)).collect()
+    });
+    let images = images.to_shape(shape).map_err(Failure::other)?;
+    // The first run is for the caches.
+    session.run(&[(model::INPUT, images.view().into_dyn())]).map_err(blamed)?;
+    session.observe(clock);
+    let run = session.run(&[(model::INPUT, images.view().into_dyn())]).map_err(blamed)?;
+    if let Some(file) = &args.trace {
+        std::fs::write(file, run.statistics.chrome_trace())
+            .map_err(|e| Failure::other(format!("{} cannot be written: {e}", file.display())))?;
+    }
+    if args.profile { table::print(&(run.statistics.table() + "\n")) } else { Ok(()) }
+}
+
+fn seed() -> Result<[u8; 32], Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| Failure::other(format!("no randomness: {error}")))?;
+    Ok(seed)
 }
 
 /// What came of computing on shares.
@@ -163,9 +197,7 @@ fn compute(
     let batches: Vec<_> = images.axis_chunks_iter(Axis(0), batch).collect();
     let next = AtomicUsize::new(0);
     let work = |_| {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| Failure::other(format!("no randomness: {error}")))?;
-        let session = Session::with_plan(&imported.program, Arc::clone(plan), &imported.weights, seed);
+        let session = Session::with_plan(&imported.program, Arc::clone(plan), &imported.weights, seed()?);
         let (mut session, mut done) = (session.map_err(blamed)?, Vec::new());
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -327,6 +359,20 @@ mod tests {
         let labels = evaluate(&args(&directory, &["--label-only", "--count", "3"])).unwrap();
         assert_eq!((labels.agreement, labels.max_abs_error), (Some(1.0), None));
         assert!(labels.rounds > normalised.rounds);
+    }
+
+    #[test]
+    fn one_batch_is_traced_alone() {
+        let directory = files();
+        let trace = directory.path().join("trace.json");
+        evaluate(&args(&directory, &["--count", "3", "--batch", "2", "--trace", &trace.display().to_string()]))
+            .unwrap();
+        let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(trace).unwrap()).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let of = |category: &str| events.iter().filter(|event| event["cat"] == category).count();
+        // Both servers compute two layers' products, and open what they take.
+        assert!(of("Product Finish") >= 4 && of("OpenMasked Send") >= 4, "{trace}");
+        assert!(events.iter().filter(|e| e["ph"] == "X").all(|e| e["dur"].as_f64().unwrap() > 0.0), "{trace}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 pub mod evaluate;
 pub mod plan;
 pub mod report;
-mod table;
+pub(crate) mod table;
 
 use std::io::IsTerminal;
 use std::path::Path;

@@ -10,30 +10,30 @@ const GAP: &str = "  ";
 
 /// Which side a column keeps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// Rows of cells. It prints with a line under the header, if there is one, and a newline after each row.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     columns: Vec<Align>,
     header: bool,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(columns: &[Align]) -> Self {
+    pub(crate) fn new(columns: &[Align]) -> Self {
         Self { columns: columns.to_vec(), header: false, rows: Vec::new() }
     }
 
-    pub(super) fn header<const N: usize>(&mut self, cells: [&str; N]) {
+    pub(crate) fn header<const N: usize>(&mut self, cells: [&str; N]) {
         self.header = true;
         self.rows.insert(0, cells.map(str::to_owned).to_vec());
     }
 
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.to_vec());
     }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Table {
 }
 
 /// A number of bytes, to four digits.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let units = [(1_000_000_000_000u64, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
     match units.into_iter().find(|(unit, _)| count >= *unit) {
         None => format!("{count} B"),
@@ -72,7 +72,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// Words in lines of at most `width` characters, each line after the first indented.
-pub(super) fn wrap(text: &str, width: usize, indent: &str) -> String {
+pub(crate) fn wrap(text: &str, width: usize, indent: &str) -> String {
     let (mut out, mut line) = (String::new(), 0);
     for word in text.split_whitespace() {
         let length = word.chars().count();
@@ -91,7 +91,7 @@ pub(super) fn wrap(text: &str, width: usize, indent: &str) -> String {
 }
 
 /// Prints to standard output; that it is closed is an error, not a panic.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;

@@ -1,0 +1,161 @@
+//! `selkie bench`: what the protocols cost, in three processes over loopback sockets as in production, beside the same
+//! computation in clear.
+//!
+//! Each row starts parties of its own, so that its peak of memory is its own, with a stock of exactly one query's units: every
+//! query burns all of it. Dealing waits until the query is over, so that online and offline are measured apart and on an idle
+//! machine. What was measured must be what was planned, in every run.
+
+mod hop;
+mod measure;
+mod profile;
+mod report;
+mod statistics;
+mod svg;
+mod trial;
+mod workload;
+
+use std::path::PathBuf;
+
+use selkie::Protocol;
+
+use crate::cli::stopped;
+use crate::config::Bandwidth;
+use crate::exit::Failure;
+use crate::tools::report::{SCHEMA, print_json};
+use crate::tools::{progress_bar, protocol};
+use measure::{Order, measure};
+use report::{Failed, Machine, Report};
+use trial::Setting;
+use workload::Workload;
+
+/// The rings that rows are measured in.
+const RINGS: [u32; 2] = [32, 64];
+/// The batches of networks.
+const BATCHES: [usize; 3] = [1, 32, 128];
+/// Runs of a row, without and with --quick.
+const RUNS: [usize; 2] = [30, 5];
+
+/// What `selkie bench` is asked to do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// These rows alone, such as network_a,matmul_784x128,relu_1m.
+    #[arg(long, value_name = "ROW,…", value_delimiter = ',', value_parser = Workload::named)]
+    only: Vec<Workload>,
+    /// These protocols alone.
+    #[arg(long, value_name = "P,…", value_delimiter = ',', value_parser = protocol)]
+    protocol: Vec<Protocol>,
+    /// Bits of the ring [default: 32,64].
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(8..=64))]
+    ring: Vec<u32>,
+    /// Networks' batches [default: 1,32,128].
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: Vec<u32>,
+    /// Runs of each row [default: 30, with --quick 5].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// Few runs, batch 1, and no rows of a million elements, unless they are asked for.
+    #[arg(long)]
+    quick: bool,
+    /// Emulate a network with this round trip, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0.0)]
+    rtt: f64,
+    /// Emulate a network with this bandwidth in each direction of each connection, such as 100mbit.
+    #[arg(long, value_name = "RATE", value_parser = bandwidth)]
+    bandwidth: Option<String>,
+    /// Say where the time goes; this takes a little time itself.
+    #[arg(long)]
+    profile: bool,
+    /// Print one JSON document instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Draw the times as bars.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+fn bandwidth(text: &str) -> Result<String, String> {
+    text.parse::<Bandwidth>().map(|_| text.to_owned())
+}
+
+/// Measures and reports.
+///
+/// # Errors
+/// A row could not be measured, or differs from its plan; the others are reported all the same.
+pub async fn run(args: &Args) -> Result<(), Failure> {
+    let report = tokio::select! {
+        report = bench(args) => report?,
+        // What is dropped ends the processes.
+        () = stopped() => return Err(Failure::other("interrupted: nothing is reported")),
+    };
+    if let Some(file) = &args.svg {
+        std::fs::write(file, svg::draw(&report))
+            .map_err(|e| Failure::other(format!("{} cannot be written: {e}", file.display())))?;
+    }
+    if args.json {
+        print_json(&report)?
+    } else {
+        report::print(&report)?
+    }
+    match report.failures.as_slice() {
+        [] => Ok(()),
+        [first, ..] => Err(Failure::other(format!(
+            "{} of {} rows could not be measured; the first, {}: {}",
+            report.failures.len(),
+            report.failures.len() + report.rows.len(),
+            first.row,
+            first.why
+        ))),
+    }
+}
+
+async fn bench(args: &Args) -> Result<Report, Failure> {
+    let setting =
+        Setting { stock_units: 1, rtt_ms: args.rtt, bandwidth: args.bandwidth.clone(), profile: args.profile };
+    let orders = orders(args);
+    let bar = progress_bar(orders.len(), "measuring");
+    let mut report = Report {
+        schema: SCHEMA,
+        machine: Machine::here(),
+        rtt_ms: args.rtt,
+        bandwidth: args.bandwidth.clone(),
+        hop_ms_p50: hop::hop_ms(&setting).await?,
+        rows: Vec::new(),
+        failures: Vec::new(),
+    };
+    for order in orders {
+        bar.set_message(order.to_string());
+        match measure(&order, &setting).await {
+            Ok(row) => report.rows.extend(row),
+            Err(failure) => report.failures.push(Failed { row: order.to_string(), why: failure.message }),
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+fn orders(args: &Args) -> Vec<Order> {
+    let all = |given: &[Protocol]| if given.is_empty() { Protocol::ALL.to_vec() } else { given.to_vec() };
+    let rings = if args.ring.is_empty() { RINGS.to_vec() } else { args.ring.clone() };
+    let batches: Vec<usize> = match (args.batch.is_empty(), args.quick) {
+        (false, _) => args.batch.iter().map(|batch| *batch as usize).collect(),
+        (true, true) => vec![1],
+        (true, false) => BATCHES.to_vec(),
+    };
+    let [full, few] = RUNS;
+    let runs = args.runs.map_or(if args.quick { few } else { full }, |runs| runs as usize);
+    let mut orders = Vec::new();
+    for workload in Workload::ALL {
+        let chosen =
+            if args.only.is_empty() { !(args.quick && workload.is_million()) } else { args.only.contains(&workload) };
+        let batches = if workload.has_batches() { batches.as_slice() } else { &[1] };
+        for (batch, ring_bits) in batches.iter().filter(|_| chosen).flat_map(|b| rings.iter().map(|r| (*b, *r))) {
+            for protocol in all(&args.protocol) {
+                if workload.is_for(protocol) {
+                    orders.push(Order { workload, protocol, variant: "default", ring_bits, batch, runs });
+                }
+            }
+        }
+    }
+    orders
+}
