@@ -9,6 +9,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use selkie::compare::dcf::Dcf;
 use selkie::compare::dpf::Dpf;
 use selkie::compare::hash::{Hash, HashKind};
 use selkie::compare::table::Table;
@@ -101,6 +102,15 @@ fn main() {
         });
         report(name, t, true);
     }
+    let (dcf, hash) = (Dcf::new(BITS, [32, 32, 10]).unwrap(), Hash::new(HashKind::Aes, [1; 16]));
+    let t = test(measurements, |r, salt| {
+        let roots0: [u128; COUNT] = std::array::from_fn(|i| u128::from(salt) << 32 ^ i as u128);
+        let roots1 = roots0.map(|root| root.rotate_left(64));
+        // The payload is as secret as r is.
+        let beta = r.map(|r| [r & 1, r, r >> 21]);
+        black_box(dcf.deal(&hash, r, &beta, &roots0, &roots1).unwrap());
+    });
+    report("dcf, AES", t, true);
     let table = Table::new(BITS).unwrap();
     let share = vec![0x5a; COUNT * table.share_bytes()];
     let t = test(measurements, |r, salt| {

@@ -6,17 +6,20 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
+use crate::compare::hash::HashKind;
 use crate::error::Blame;
 use crate::graph::{Bounds, Convolution, Graph, Pooling};
+use crate::plan::Plan;
 use crate::program::{Numbers, Program, Tensor, Weights};
 use crate::session::Session;
-use crate::{Protocol, Role};
+use crate::{Objective, Protocol, Role, Variant};
 
-/// For each protocol and ring: its name, and the digests of server0, server1 and crypto-producer in hexadecimal.
+/// For each protocol and ring, and another variant of the masked-wire protocols: its name, and the digests of server0, server1 and crypto-producer in hexadecimal.
 ///
 /// # Errors
 /// A bug: the run does not finish.
@@ -26,14 +29,19 @@ pub fn transcripts() -> Result<Vec<(String, [String; 3])>, Blame> {
     let mut all = Vec::new();
     for (protocol, numbers) in Protocol::ALL.iter().flat_map(|protocol| rings.map(|numbers| (*protocol, numbers))) {
         let name = format!("{protocol}-{}-{}", numbers.ring_bits, numbers.fraction_bits);
-        all.push((name, transcript(protocol, numbers)?));
+        all.push((name.clone(), transcript(protocol, Variant::default(), numbers)?));
+        if let Protocol::Fss | Protocol::Table = protocol {
+            let variant = Variant { objective: Objective::Latency, hash: HashKind::ChaCha };
+            all.push((format!("{name}-latency-chacha"), transcript(protocol, variant, numbers)?));
+        }
     }
     Ok(all)
 }
 
-fn transcript(protocol: Protocol, numbers: Numbers) -> Result<[String; 3], Blame> {
+fn transcript(protocol: Protocol, variant: Variant, numbers: Numbers) -> Result<[String; 3], Blame> {
     let (program, weights) = network(protocol, numbers)?;
-    let mut session = Session::local(&program, &weights, protocol, [7; 32])?;
+    let plan = Plan::of_variant(&program, protocol, variant).map_err(|error| Blame::bug(error.to_string()))?;
+    let mut session = Session::with_plan(&program, Arc::new(plan), &weights, [7; 32])?;
     let image: Vec<f32> = fractions(2 * 64, 5).collect();
     let [masked, public] = [6, 7].map(|step| fractions(2 * 5, step).collect::<Vec<f32>>());
     let mut hashes: BTreeMap<Role, Sha256> = BTreeMap::new();

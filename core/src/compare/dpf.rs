@@ -116,7 +116,7 @@ impl Dpf {
 }
 
 /// Both servers' seeds on r's path, for one group of comparisons. Zeroised when dropped.
-struct Path {
+pub(super) struct Path {
     /// As many as there are comparisons.
     len: usize,
     index: [u8; GROUP],
@@ -127,7 +127,7 @@ struct Path {
 }
 
 impl Path {
-    fn new(roots0: &[u128], roots1: &[u128]) -> Self {
+    pub(super) fn new(roots0: &[u128], roots1: &[u128]) -> Self {
         let (seeds, mut delta) = ([root(roots0.iter(), 0), root(roots1.iter(), 1)], Blocks::zero());
         let [seeds0, seeds1] = &seeds;
         for (to, (a, b)) in delta.low.iter_mut().zip(seeds0.low.iter().zip(&seeds1.low)) {
@@ -140,6 +140,12 @@ impl Path {
         Self { len: roots0.len().min(GROUP), index, seeds, hashes: [Blocks::zero(), Blocks::zero()], delta }
     }
 
+    /// Both servers' seeds where the path is.
+    pub(super) fn seeds(&self) -> [&Blocks; 2] {
+        let [seeds0, seeds1] = &self.seeds;
+        [seeds0, seeds1]
+    }
+
     fn hash(&mut self, group: &Group, level: u32) {
         for (seeds, hashes) in self.seeds.iter().zip(&mut self.hashes) {
             group.hash(level, &self.index, self.len, seeds, hashes);
@@ -148,7 +154,7 @@ impl Path {
 
     /// One level: the correction word makes the children beside the path equal and those on it differ by Δ. `turns` are
     /// 1 in the lowest bit where a comparison's path goes right.
-    fn descend<'w>(
+    pub(super) fn descend<'w>(
         &mut self,
         group: &Group,
         level: u32,
@@ -247,7 +253,7 @@ impl<'a> Key<'a> {
 }
 
 /// Seeds from uniform bits: their control bit is the server's side, so that Δ's lowest bit is 1.
-fn root<'r>(uniform: impl Iterator<Item = &'r u128>, side: u64) -> Blocks {
+pub(super) fn root<'r>(uniform: impl Iterator<Item = &'r u128>, side: u64) -> Blocks {
     let mut roots = Blocks::zero();
     for ((low, high), uniform) in roots.low.iter_mut().zip(&mut roots.high).zip(uniform) {
         (*low, *high) = (*uniform as u64 & !1 | side, (*uniform >> 64) as u64);

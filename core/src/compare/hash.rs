@@ -42,13 +42,30 @@ const LANES: usize = 4;
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// Which function hashes: a field of the plan, the same for all parties.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HashKind {
     /// AES-128: fastest where the processor has instructions for it.
+    #[default]
     Aes,
     /// ChaCha of 12 rounds: fastest in a browser.
     ChaCha,
+}
+
+impl HashKind {
+    /// The name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            HashKind::Aes => "AES",
+            HashKind::ChaCha => "ChaCha",
+        }
+    }
+}
+
+impl core::fmt::Display for HashKind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The hash under a key that is random, known to all three parties, and used for one batch of comparisons.

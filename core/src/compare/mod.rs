@@ -2,16 +2,18 @@
 //!
 //! In the masked-wire protocols every hidden wire z is opened once as ẑ = z + r. Its sign, and each comparison of two
 //! wires, is then a comparison of the public low bits of ẑ with the low bits of the mask r, which the producer prepared
-//! ahead. Two constructions, pure functions both, which gates put to use:
+//! ahead. Three constructions, pure functions both, which gates put to use:
 //!
 //! | | dealt for 31 bits | rounds | relies on |
 //! |---|---|---|---|
 //! | [`dpf`]: a distributed point function with prefix parity | 400 bytes to both servers | 0 | [`hash`] |
+//! | [`dcf`]: a distributed comparison function, whose answer comes multiplied by numbers of the producer's | 790 bytes to both servers | 0 | [`hash`] |
 //! | [`table`]: tables of masked answers | 60 bytes to server1 | 1 | nothing |
 //!
 //! Dealing is the only place where r is known in clear, so it is written without a branch, or an address, that depends on
 //! r or on anything secret. The benchmark `dudect` measures that it stays so.
 
+pub mod dcf;
 pub mod dpf;
 pub mod hash;
 pub mod table;

@@ -149,7 +149,7 @@ pub(crate) fn opened_bits<L: Lane>(mine: Vec<Column<L>>, theirs: Vec<Column<L>>)
     Ok(pairs.map(|(a, b)| L::from_u64(a.to_u64() ^ b.to_u64())).collect())
 }
 
-/// The crypto producer draws ρ and shares r\[p\]: the correction.
+/// The crypto producer draws ρ and shares r\[p\]: the correction. Several bits may be compared under each mask.
 pub(crate) fn deal_bit<L: Lane, R: Randomness>(
     producer: &mut Producer<L, R>,
     z: Masked,
@@ -157,8 +157,9 @@ pub(crate) fn deal_bit<L: Lane, R: Randomness>(
     bit: MaskedBit,
 ) -> Result<Column<L>, Blame> {
     let ring = producer.at.ring;
-    let block = Block::new(Domain::Bits(1), producer.at.elements(&bit.e));
-    let draw = |pair| producer.at.draw_block(pair, RHO, block)?.words();
+    let bits = |elements| Block::new(Domain::Bits(1), elements);
+    let (block, opened) = (bits(producer.at.elements(&z.mask)), bits(producer.at.elements(&bit.e)));
+    let draw = |pair| producer.at.draw_block(pair, RHO, opened)?.words();
     let pairs = draw(Pair::Producer0)?.into_iter().zip(draw(Pair::Producer1)?);
     let rho = pairs.map(|(a, b)| L::from_u64(a.to_u64() ^ b.to_u64())).collect();
     let r = producer.dealt(z.mask.id())?.iter();
@@ -179,7 +180,9 @@ pub(crate) fn share_bit<S: Side, L: Lane, R: Randomness>(
 ) -> Result<Vec<Column<L>>, Blame> {
     let block = Block::new(Domain::Bits(1), server.at.elements(&bit.e));
     let rho = server.at.draw_block(S::DEALT, RHO, block)?.words()?;
+    let (n, points) = (server.at.elements(&z.mask), server.at.elements(&bit.e));
     let dealt = server.dealt(gate, 0, BIT)?.words()?;
+    let dealt = dealt.chunks(n.max(1)).flat_map(|sample| sample.iter().copied().cycle().take(points));
     let known = server.words(&z.hat)?.iter().map(|x| x.to_u64() >> position & (1 - S::INDEX as u64));
     let shares = rho.into_iter().zip(dealt).zip(borrow).zip(known);
     let share = shares.map(|(((rho, dealt), borrow), known)| {

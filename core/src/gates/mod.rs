@@ -15,9 +15,11 @@ pub(crate) mod low_bit;
 pub(crate) mod mask;
 pub(crate) mod maximum;
 pub(crate) mod output;
+pub(crate) mod positive;
 pub(crate) mod private_compare;
 pub(crate) mod product;
 pub(crate) mod public;
+pub(crate) mod rank;
 pub(crate) mod relu;
 pub(crate) mod reveal;
 pub(crate) mod select_masked;
@@ -26,6 +28,7 @@ pub(crate) mod share_convert;
 pub(crate) mod square;
 pub(crate) mod truncate;
 pub(crate) mod weights;
+pub(crate) mod winner;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -214,4 +217,8 @@ steps! {
     OpenBit(compare_table::OpenBit),
     LiftBit(select_masked::LiftBit),
     SelectMasked(select_masked::SelectMasked),
+    Positive(positive::Positive),
+    SelectWinner(winner::SelectWinner),
+    OpenRanks(rank::OpenRanks),
+    IndexOfFirst(rank::IndexOfFirst),
 }

@@ -28,7 +28,7 @@ pub(crate) use wire::{
 use crate::error::PlanError;
 use crate::gates::Step;
 use crate::program::{Bound, Id, Node, Numbers, Program, Visibility};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, Variant};
 
 /// The version of the serialised form, and of what the steps mean.
 const FORMAT: u16 = 3;
@@ -107,6 +107,7 @@ pub(crate) struct Lowered {
 pub struct Plan {
     format: u16,
     pub(crate) protocol: Protocol,
+    variant: Variant,
     pub(crate) program: [u8; 32],
     pub(crate) shapes: Shapes,
     /// Opens the masked weights; run once for each version and epoch.
@@ -120,15 +121,30 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Lowers `program` by `protocol`.
+    /// Lowers `program` by `protocol`, in its usual variant.
     ///
     /// # Errors
     /// A bound does not fit into the ring, or the protocol cannot compute an operation.
     pub fn new(program: &Program, protocol: Protocol) -> Result<Self, PlanError> {
-        protocol.lower(program)
+        Self::of_variant(program, protocol, Variant::default())
     }
 
-    pub(crate) fn assemble(protocol: Protocol, program: &Program, lowered: Lowered) -> Self {
+    /// Lowers `program` by a variant of `protocol`.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn of_variant(program: &Program, protocol: Protocol, variant: Variant) -> Result<Self, PlanError> {
+        protocol.lower(program, variant)
+    }
+
+    /// The plan of `program`, whose operations were lowered in the order of `arranged`.
+    pub(crate) fn assemble(
+        protocol: Protocol,
+        variant: Variant,
+        program: &Program,
+        arranged: &Program,
+        lowered: Lowered,
+    ) -> Self {
         let Lowered { builder, setup, variables, inputs, outputs, errors } = lowered;
         let layer = |(id, node): (Id, &Node)| PlannedLayer {
             op: node.op.name().into(),
@@ -136,10 +152,10 @@ impl Plan {
             bound: node.bound,
             error: errors.get(&id).copied().unwrap_or(0.0),
         };
-        let layers = (0..).zip(program.nodes()).map(layer).collect();
+        let layers = (0..).zip(arranged.nodes()).map(layer).collect();
         let (shapes, steps) = builder.finish();
         let (format, program) = (FORMAT, program.hash());
-        Self { format, protocol, program, shapes, setup, steps, variables, inputs, outputs, layers }
+        Self { format, protocol, variant, program, shapes, setup, steps, variables, inputs, outputs, layers }
     }
 
     /// A plan of a few steps and of no program.
@@ -147,13 +163,18 @@ impl Plan {
     pub(crate) fn bare(builder: Builder, setup: Vec<Placed>, variables: Vec<PlannedVariable>) -> Self {
         let (shapes, steps) = builder.finish_all();
         let (inputs, outputs, layers) = (Vec::new(), Vec::new(), Vec::new());
-        let (format, protocol, program) = (FORMAT, Protocol::default(), [0; 32]);
-        Self { format, protocol, program, shapes, setup, steps, variables, inputs, outputs, layers }
+        let (format, protocol, variant, program) = (FORMAT, Protocol::default(), Variant::default(), [0; 32]);
+        Self { format, protocol, variant, program, shapes, setup, steps, variables, inputs, outputs, layers }
     }
 
     /// The protocol that lowered it.
     pub fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Which variant of the protocol it is.
+    pub fn variant(&self) -> Variant {
+        self.variant
     }
 
     /// The program that it computes, by its hash.

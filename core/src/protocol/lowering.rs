@@ -21,6 +21,7 @@ use crate::fixed::power_of_two;
 use crate::gates::Step;
 use crate::gates::agree::Agree;
 use crate::gates::assign::{self, Assign};
+use crate::gates::compare_table::MaskedBit;
 use crate::gates::input::{Entry, Input};
 use crate::gates::local::{combine, concat, constant, cumsum_runs, gather, sum_runs};
 use crate::gates::mask::{mask, unmask};
@@ -28,12 +29,14 @@ use crate::gates::output::Output;
 use crate::gates::product::{Factor, product, product_with_public, public_product};
 use crate::gates::public::{PublicOp, lift, public};
 use crate::gates::reveal::reveal;
+use crate::gates::select_masked::select_masked;
 use crate::gates::square::square;
 use crate::gates::truncate::truncate;
 use crate::gates::weights::{OpenWeights, load, load_masked, load_public};
+use crate::gates::winner::{Comparisons, select_winner};
 use crate::plan::{Additive, Builder, Common, Linear, Lowered, Masked, Placed, PlannedVariable, Port, Wire, WireId};
 use crate::program::{Arrangement, Id, NOWHERE, Node, Op, Program, Visibility};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, Variant};
 
 /// How a value is held.
 #[derive(Clone, Debug)]
@@ -75,6 +78,15 @@ impl Value {
     }
 }
 
+/// What a wire was selected from by masked bits: it can be selected anew, truncated, without a word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Selected {
+    /// z where the bit is 0, else 0.
+    Kept { bit: MaskedBit, z: Masked },
+    /// The largest of the candidates z, or its positive part; `sign` is the candidates' sign bit.
+    Winner { comparisons: Comparisons, z: Masked, sign: u32 },
+}
+
 /// What a protocol makes of the operations that are its own: comparisons, and what is approximated.
 pub(crate) type Nonlinear = fn(&mut Lowering<'_>, Id, &Node, Value) -> Result<Value, PlanError>;
 
@@ -83,6 +95,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) program: &'a Program,
     pub(crate) builder: Builder,
     pub(crate) protocol: Protocol,
+    pub(crate) variant: Variant,
     values: Vec<Value>,
     variables: Vec<PlannedVariable>,
     /// Variables whose scale is fixed.
@@ -96,6 +109,7 @@ pub(crate) struct Lowering<'a> {
     /// Where a wire of shares was arranged from.
     arranged: BTreeMap<WireId, (Wire<Additive>, Rc<Vec<u32>>)>,
     truncated: BTreeMap<(WireId, u32), Wire<Additive>>,
+    selected: BTreeMap<WireId, Selected>,
     errors: BTreeMap<Id, f64>,
     used: BTreeMap<Id, Vec<Value>>,
 }
@@ -114,12 +128,14 @@ pub(crate) struct Trace {
 pub(crate) fn lower(
     program: &Program,
     protocol: Protocol,
+    variant: Variant,
     nonlinear: Nonlinear,
 ) -> Result<(Lowered, Trace), PlanError> {
     let mut lowering = Lowering {
         program,
         builder: Builder::new(program.numbers()),
         protocol,
+        variant,
         values: Vec::new(),
         variables: Vec::new(),
         scaled: Vec::new(),
@@ -130,6 +146,7 @@ pub(crate) fn lower(
         compared: Vec::new(),
         arranged: BTreeMap::new(),
         truncated: BTreeMap::new(),
+        selected: BTreeMap::new(),
         errors: BTreeMap::new(),
         used: BTreeMap::new(),
     };
@@ -340,8 +357,8 @@ impl Lowering<'_> {
                 if let Some(masked) = self.builder.masked(wire) {
                     return Ok(masked);
                 }
-                match self.arranged.get(&wire.id()).cloned() {
-                    Some((source, places)) if self.builder.elements(&source) <= self.builder.elements(&wire) => {
+                match self.arranged_from(wire) {
+                    Some((source, places)) => {
                         let source = self.masked(id, &Value::private(source, value.fraction))?;
                         let masked = arrange(&mut self.builder, source, &places);
                         self.builder.remember_masked(wire, masked);
@@ -385,16 +402,46 @@ impl Lowering<'_> {
         if let Some(known) = self.truncated.get(&(wire.id(), by)) {
             return *known;
         }
-        let out = match self.arranged.get(&wire.id()).cloned() {
-            Some((source, places)) if self.builder.elements(&source) <= self.builder.elements(&wire) => {
+        let out = match (self.arranged_from(wire), self.selected(wire)) {
+            (Some((source, places)), _) => {
                 let source = self.truncated(source, by);
-                let out = gather(&mut self.builder, source, places.to_vec());
-                self.arranged.insert(out.id(), (source, places));
-                out
+                self.arrange_wire(source, places)
             }
+            // What is open already is truncated for less.
+            (None, Some(selected)) if self.builder.masked(wire).is_none() => self.select(selected, by),
             _ => truncate(&mut self.builder, wire, by),
         };
         self.truncated.insert((wire.id(), by), out);
+        out
+    }
+
+    /// The wire and the places from which `wire` was arranged, if it has no fewer elements.
+    pub(crate) fn arranged_from(&self, wire: Wire<Additive>) -> Option<(Wire<Additive>, Rc<Vec<u32>>)> {
+        let (source, places) = self.arranged.get(&wire.id())?;
+        (self.builder.elements(source) <= self.builder.elements(&wire)).then(|| (*source, Rc::clone(places)))
+    }
+
+    /// The elements of `wire` at `places`.
+    pub(crate) fn arrange_wire(&mut self, wire: Wire<Additive>, places: Rc<Vec<u32>>) -> Wire<Additive> {
+        let out = gather(&mut self.builder, wire, places.to_vec());
+        self.arranged.insert(out.id(), (wire, places));
+        out
+    }
+
+    /// What `wire` was selected from, if it was.
+    pub(crate) fn selected(&self, wire: Wire<Additive>) -> Option<Selected> {
+        self.selected.get(&wire.id()).copied()
+    }
+
+    /// What `selected` says, divided by 2^by.
+    pub(crate) fn select(&mut self, selected: Selected, by: u32) -> Wire<Additive> {
+        let out = match selected {
+            Selected::Kept { bit, z } => select_masked(&mut self.builder, bit, z, by),
+            Selected::Winner { comparisons, z, .. } => select_winner(&mut self.builder, comparisons, z, by),
+        };
+        if by == 0 {
+            self.selected.insert(out.id(), selected);
+        }
         out
     }
 
@@ -463,11 +510,7 @@ impl Lowering<'_> {
                 let places = before.as_ref().map_or_else(|| places.clone(), |before| pick(before));
                 Held::Variable { index: *index, places: Some(Rc::new(places)) }
             }
-            Held::Private(wire) => {
-                let out = gather(&mut self.builder, *wire, places.clone());
-                self.arranged.insert(out.id(), (*wire, Rc::new(places)));
-                Held::Private(out)
-            }
+            Held::Private(wire) => Held::Private(self.arrange_wire(*wire, Rc::new(places))),
             _ => {
                 let to = |places: &Vec<u32>| places.clone();
                 return self.locally(

@@ -4,8 +4,12 @@ pub(crate) mod approximate;
 pub(crate) mod lowering;
 mod masked;
 mod pond;
+mod pool_first;
 mod securenn;
 mod spline;
+mod variant;
+
+use alloc::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +17,7 @@ use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::program::Program;
 use lowering::Nonlinear;
+pub use variant::{Objective, Variant};
 
 /// The protocol by which a program is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -64,16 +69,23 @@ impl Protocol {
         }
     }
 
-    pub(crate) fn lower(self, program: &Program) -> Result<Plan, PlanError> {
-        let (lowered, _) = lowering::lower(program, self, self.nonlinear())?;
-        Ok(Plan::assemble(self, program, lowered))
+    /// The program as it is lowered: with the same wires and results, and the cheapest order of operations.
+    pub(crate) fn arranged(self, program: &Program) -> Cow<'_, Program> {
+        let changed = if self.compares() { pool_first::pool_first(program) } else { None };
+        changed.map_or(Cow::Borrowed(program), Cow::Owned)
     }
 
-    /// The same with what tests want to know of it.
+    pub(crate) fn lower(self, program: &Program, variant: Variant) -> Result<Plan, PlanError> {
+        let arranged = self.arranged(program);
+        let (lowered, _) = lowering::lower(&arranged, self, variant, self.nonlinear())?;
+        Ok(Plan::assemble(self, variant, program, &arranged, lowered))
+    }
+
+    /// The plan of a program that is arranged already, with what tests want to know of it.
     #[cfg(test)]
-    pub(crate) fn trace(self, program: &Program) -> Result<(Plan, lowering::Trace), PlanError> {
-        let (lowered, trace) = lowering::lower(program, self, self.nonlinear())?;
-        Ok((Plan::assemble(self, program, lowered), trace))
+    pub(crate) fn trace(self, program: &Program, variant: Variant) -> Result<(Plan, lowering::Trace), PlanError> {
+        let (lowered, trace) = lowering::lower(program, self, variant, self.nonlinear())?;
+        Ok((Plan::assemble(self, variant, program, program, lowered), trace))
     }
 }
 

@@ -16,9 +16,9 @@ pub(super) fn nonlinear(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value) -> 
     let operand = node.op.operands().first().copied().unwrap_or(0);
     let candidates = l.program.node(operand).and_then(|node| node.shape.first().copied()).unwrap_or(1);
     if let Some(function) = spline::function(&node.op) {
-        return spline::lower(l, id, operand, function, &x, |l, beside| {
+        return spline::lower(l, id, operand, function, &x, |l, _, beside| {
             let beside = l.shares(beside)?;
-            Ok(drelu(&mut l.builder, beside))
+            Ok((drelu(&mut l.builder, beside), None))
         });
     }
     let wire = l.shares(&x)?;

@@ -16,6 +16,9 @@ use crate::protocol::lowering::{Lowering, Value};
 /// Comparisons that a spline may cost for each element.
 const KNOTS: usize = 16;
 
+/// For all knots one after the other: 1 where x has reached it, and perhaps x there.
+type Reached = (Wire<Additive>, Option<Wire<Additive>>);
+
 /// The function that an operation is, if it is approximated by a spline.
 pub(super) fn function(op: &Op) -> Option<Function> {
     match op {
@@ -25,14 +28,15 @@ pub(super) fn function(op: &Op) -> Option<Function> {
     }
 }
 
-/// `reached` gives shares of 1 where a value is not negative.
+/// `reached` is given x and x less each knot, and gives shares of 1 where the latter is not negative, and, if it can for less
+/// than a product, of x there.
 pub(super) fn lower(
     l: &mut Lowering<'_>,
     id: Id,
     operand: Id,
     function: Function,
     x: &Value,
-    reached: impl FnOnce(&mut Lowering<'_>, &Value) -> Result<Wire<Additive>, PlanError>,
+    reached: impl FnOnce(&mut Lowering<'_>, &Value, &Value) -> Result<Reached, PlanError>,
 ) -> Result<Value, PlanError> {
     let f = l.fraction();
     let limit = l.program.node(operand).map_or(1.0, |node| node.bound.limit());
@@ -45,25 +49,34 @@ pub(super) fn lower(
     let x = l.at(x, f)?;
     let beside = knots.iter().map(|knot| l.weighted_at(&[(&x, 1)], -knot, f)).collect::<Result<Vec<_>, _>>()?;
     let beside = l.joined(&beside)?;
-    let all = reached(l, &beside)?;
+    let (all, times) = reached(l, &x, &beside)?;
     let n = l.builder.elements(&all) / (knots.len() as u32).max(1);
-    let mut bits = Vec::with_capacity(knots.len());
-    for i in 0..knots.len() as u32 {
-        bits.push(gather(&mut l.builder, all, (i * n..(i + 1) * n).collect()));
-    }
-    let mut pieces = |values: &[f64], fraction: u32| -> Result<Wire<Additive>, PlanError> {
-        let mut terms = Vec::new();
-        let mut before = l.encode(values.first().copied().unwrap_or(0.0), fraction)?;
-        let constant = before;
-        for (bit, value) in bits.iter().zip(values.iter().skip(1)) {
-            let value = l.encode(*value, fraction)?;
-            terms.push((*bit, value - before));
-            before = value;
+    // Σ step · knot's part of `all` + first.
+    let pieces = |l: &mut Lowering<'_>, all: Wire<Additive>, steps: &[i64], first: i64| {
+        let mut terms = Vec::with_capacity(steps.len());
+        for (i, step) in (0..).zip(steps) {
+            terms.push((gather(&mut l.builder, all, (i * n..(i + 1) * n).collect()), *step));
         }
-        Ok(combine(&mut l.builder, &terms, constant))
+        combine(&mut l.builder, &terms, first)
     };
-    let (slope, height) = (pieces(&slopes, f)?, pieces(&heights, 2 * f)?);
-    let rise = l.times(id, &Value::private(slope, f), &x, n)?;
-    let rise = l.shares(&rise)?;
+    let steps = |l: &Lowering<'_>, values: &[f64], fraction: u32| -> Result<(i64, Vec<i64>), PlanError> {
+        let values = values.iter().map(|x| l.encode(*x, fraction)).collect::<Result<Vec<_>, _>>()?;
+        let steps = values.iter().zip(values.iter().skip(1)).map(|(before, after)| after - before).collect();
+        Ok((values.first().copied().unwrap_or(0), steps))
+    };
+    let ((slope, slopes), (height, heights)) = (steps(l, &slopes, f)?, steps(l, &heights, 2 * f)?);
+    let height = pieces(l, all, &heights, height);
+    let rise = match times {
+        Some(times) => {
+            let rise = pieces(l, times, &slopes, 0);
+            let x = l.shares(&x)?;
+            combine(&mut l.builder, &[(rise, 1), (x, slope)], 0)
+        }
+        None => {
+            let slope = pieces(l, all, &slopes, slope);
+            let rise = l.times(id, &Value::private(slope, f), &x, n)?;
+            l.shares(&rise)?
+        }
+    };
     Ok(Value::private(combine(&mut l.builder, &[(rise, 1), (height, 1)], 0), 2 * f))
 }

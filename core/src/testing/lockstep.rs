@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use super::rig::{Keep, exchange};
 use crate::client::ClientSpec;
+use crate::compare::hash::HashKind;
 use crate::fixed::{encode, power_of_two};
 use crate::gates::weights;
 use crate::party::driver::{Driver, Stage};
@@ -25,22 +26,22 @@ use crate::role::{S0, S1};
 use crate::snapshot::SharedVariables;
 use crate::stock::Epoch;
 use crate::stream::{Seed, Seeds};
-use crate::{Protocol, Role};
+use crate::{Objective, Protocol, Role, Variant};
 
 /// Runs `program` on `inputs` (one vector for each, `batch` rows) and checks every operation; `why` names the program.
 /// Returns, for each approximated operation, the largest part of its error bound that an element's error took.
 pub(crate) fn check(
     program: &Program,
-    protocol: Protocol,
+    (protocol, variant): (Protocol, Variant),
     weights: &Weights,
     inputs: &[Vec<f32>],
     batch: usize,
     why: &str,
 ) -> Vec<f64> {
     if program.numbers().ring_bits <= 32 {
-        Run::<u32>::new(program, protocol, weights, inputs, batch).check(why)
+        Run::<u32>::new(program, (protocol, variant), weights, inputs, batch).check(why)
     } else {
-        Run::<u64>::new(program, protocol, weights, inputs, batch).check(why)
+        Run::<u64>::new(program, (protocol, variant), weights, inputs, batch).check(why)
     }
 }
 
@@ -62,12 +63,12 @@ struct Run<'a, L: Lane> {
 impl<'a, L: Lane> Run<'a, L> {
     fn new(
         program: &'a Program,
-        protocol: Protocol,
+        (protocol, variant): (Protocol, Variant),
         weights: &'a Weights,
         inputs: &'a [Vec<f32>],
         batch: usize,
     ) -> Self {
-        let (plan, trace) = protocol.trace(program).unwrap();
+        let (plan, trace) = protocol.trace(program, variant).unwrap();
         let plan = Arc::new(plan);
         let ring = Ring::<L>::new(program.numbers().ring_bits).unwrap();
         let epoch = Epoch::new([&[1; 32], &[2; 32], &[3; 32]]);
@@ -200,6 +201,19 @@ impl<'a, L: Lane> Run<'a, L> {
         }
     }
 
+    /// A node's integers: where its value was never made, because what follows was made of it at once, what its operation
+    /// makes of its operand.
+    fn integers_of(&self, id: u32) -> Option<Vec<i64>> {
+        let (value, node) = (&self.trace.values[id as usize], &self.program.nodes()[id as usize]);
+        if let Some(found) = self.integers(value) {
+            return Some(found);
+        }
+        let (Op::Max { x } | Op::Arrange { x, .. }) = node.op else { return None };
+        let before = self.integers_of(x)?;
+        let ideal = self.ideal(node, &[&self.program.nodes()[x as usize]], &[before], value.fraction);
+        Some(ideal.into_iter().map(|x| self.ring.signed(self.ring.element(x as u64))).collect())
+    }
+
     fn fraction(&self, value: &Value) -> u32 {
         match value.held {
             Held::Variable { index, .. } => self.plan.variables[index as usize].fraction_bits,
@@ -231,10 +245,16 @@ impl<'a, L: Lane> Run<'a, L> {
             let declared: Vec<&Value> = node.op.operands().iter().map(|id| &self.trace.values[*id as usize]).collect();
             let used = self.trace.used.get(&id);
             let used: Vec<&Value> = used.map_or_else(|| declared.clone(), |used| used.iter().collect());
-            for (declared, used) in declared.iter().zip(&used) {
-                self.check_scale(declared, used, &place);
+            for ((id, declared), used) in node.op.operands().iter().zip(&declared).zip(&used) {
+                self.check_scale(*id, declared, used, &place);
             }
-            let integers: Option<Vec<Vec<i64>>> = used.iter().map(|value| self.integers(value)).collect();
+            let operands = used.iter().zip(&declared).zip(node.op.operands());
+            let integers: Option<Vec<Vec<i64>>> = operands
+                .map(|((used, declared), id)| match used.fraction == declared.fraction {
+                    true => self.integers(used).or_else(|| self.integers_of(id)),
+                    false => self.integers(used),
+                })
+                .collect();
             let (Some(integers), Some(got)) = (integers, self.integers(result)) else { continue };
             let shapes: Vec<&Node> = node.op.operands().iter().map(|id| &nodes[*id as usize]).collect();
             let error = self.plan.layers[id as usize].error;
@@ -275,11 +295,11 @@ impl<'a, L: Lane> Run<'a, L> {
     }
 
     /// What was used is the declared value, truncated (up or down, if it is private) or raised to another scale.
-    fn check_scale(&self, declared: &Value, used: &Value, place: &str) {
+    fn check_scale(&self, id: u32, declared: &Value, used: &Value, place: &str) {
         if matches!(declared.held, Held::Constant(_)) {
             return;
         }
-        let (Some(before), Some(after)) = (self.integers(declared), self.integers(used)) else { return };
+        let (Some(before), Some(after)) = (self.integers_of(id), self.integers(used)) else { return };
         let (from, to) = (self.fraction(declared), self.fraction(used));
         for (before, after) in before.iter().zip(&after) {
             let right = if to >= from {
@@ -481,7 +501,8 @@ mod networks {
         let program = graph.compile(numbers, bounds).unwrap();
         for batch in [1, 4] {
             let why = format!("{activations} activations in {} bits", numbers.ring_bits);
-            let taken = check(&program, Protocol::Pond, &weights, &[images(batch, dice)], batch, &why);
+            let taken =
+                check(&program, (Protocol::Pond, Variant::default()), &weights, &[images(batch, dice)], batch, &why);
             assert_eq!(taken.len(), activations);
             // The bounds say something: errors come near them.
             assert!(taken.iter().all(|part| *part > 0.2), "{why}: {taken:?}");
@@ -571,7 +592,7 @@ mod random {
 
         /// One more operation; `None` if the dice asked for what does not fit.
         fn step(&mut self) -> Option<Tensor> {
-            let (name, made): (&'static str, Option<Tensor>) = match self.below(40) {
+            let (name, made): (&'static str, Option<Tensor>) = match self.below(41) {
                 0 | 1 => ("add", self.pick().add(&self.pick()).ok()),
                 2 => ("sub", self.pick().sub(&self.pick()).ok()),
                 3 | 4 => ("mul", self.pick().mul(&self.pick()).ok()),
@@ -695,6 +716,18 @@ mod random {
                 27 => ("sigmoid", self.pick().sigmoid().ok()),
                 28 => ("tanh", self.pick().tanh().ok()),
                 29 => ("relu", self.pick().relu().ok()),
+                // Whichever comes first, and both in one.
+                40 if self.compares => {
+                    let (x, how) = (self.with_rank(3), Pooling::of([2, 1 + self.below(2) as u32]));
+                    let axis = self.axis(&x);
+                    let made = match self.below(4) {
+                        0 => x.relu().and_then(|x| x.max_pool2d(how)),
+                        1 => x.max_pool2d(how).and_then(|x| x.relu()),
+                        2 => x.reduce_max(axis).and_then(|x| x.flatten()).and_then(|x| x.relu()),
+                        _ => x.relu().and_then(|x| x.reduce_max(axis)),
+                    };
+                    ("relu and pool", made.ok())
+                }
                 30 => {
                     let (bit, x, y) = (self.bit()?, self.pick(), self.pick());
                     ("select", bit.select(&x, &y).ok())
@@ -834,9 +867,16 @@ mod random {
             max_shrink_iters: 200,
             ..ProptestConfig::default()
         };
-        proptest!(config, |(seed in any::<u64>(), steps in 1..=30usize)| {
+        proptest!(config, |(seed in any::<u64>(), steps in 1..=30usize, flat in any::<bool>(), chacha in any::<bool>())| {
+            let variant = Variant {
+                objective: if flat { Objective::Latency } else { Objective::Bytes },
+                hash: if chacha { HashKind::ChaCha } else { HashKind::Aes },
+            };
             let (program, weights, inputs, history) = write(seed, steps, protocol, numbers);
-            check(&program, protocol, &weights, &inputs, 2, &format!("seed {seed}, {steps} steps: {history:?}"));
+            let why = format!("{variant:?}, seed {seed}, {steps} steps: {history:?}");
+            // Pooling comes first, as when it is planned.
+            let program = protocol.arranged(&program);
+            check(&program, (protocol, variant), &weights, &inputs, 2, &why);
         });
     }
 
