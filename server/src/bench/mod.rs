@@ -82,11 +82,26 @@ fn bandwidth(text: &str) -> Result<String, String> {
 /// # Errors
 /// A row could not be measured, or differs from its plan; the others are reported all the same.
 pub async fn run(args: &Args) -> Result<(), Failure> {
-    let report = tokio::select! {
-        report = bench(args) => report?,
-        // What is dropped ends the processes.
-        () = stopped() => return Err(Failure::other("interrupted: nothing is reported")),
+    let mut report = Report {
+        schema: SCHEMA,
+        machine: Machine::here(),
+        rtt_ms: args.rtt,
+        bandwidth: args.bandwidth.clone(),
+        hop_ms_p50: 0.0,
+        rows: Vec::new(),
+        failures: Vec::new(),
     };
+    let interrupted = tokio::select! {
+        measured = bench(args, &mut report) => {
+            measured?;
+            false
+        }
+        // What is dropped ends the processes.
+        () = stopped() => true,
+    };
+    if interrupted {
+        report.failures.push(Failed { row: "the rest".to_owned(), why: "interrupted".to_owned() });
+    }
     if let Some(file) = &args.svg {
         std::fs::write(file, svg::draw(&report))
             .map_err(|e| Failure::other(format!("{} cannot be written: {e}", file.display())))?;
@@ -98,30 +113,21 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     }
     match report.failures.as_slice() {
         [] => Ok(()),
-        [first, ..] => Err(Failure::other(format!(
-            "{} of {} rows could not be measured; the first, {}: {}",
-            report.failures.len(),
-            report.failures.len() + report.rows.len(),
+        [first, rest @ ..] => Err(Failure::other(format!(
+            "{} could not be measured: {}{}",
             first.row,
-            first.why
+            first.why,
+            if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) }
         ))),
     }
 }
 
-async fn bench(args: &Args) -> Result<Report, Failure> {
+async fn bench(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let setting =
         Setting { stock_units: 1, rtt_ms: args.rtt, bandwidth: args.bandwidth.clone(), profile: args.profile };
+    report.hop_ms_p50 = hop::hop_ms(&setting).await?;
     let orders = orders(args);
     let bar = progress_bar(orders.len(), "measuring");
-    let mut report = Report {
-        schema: SCHEMA,
-        machine: Machine::here(),
-        rtt_ms: args.rtt,
-        bandwidth: args.bandwidth.clone(),
-        hop_ms_p50: hop::hop_ms(&setting).await?,
-        rows: Vec::new(),
-        failures: Vec::new(),
-    };
     for order in orders {
         bar.set_message(order.to_string());
         match measure(&order, &setting).await {
@@ -131,7 +137,7 @@ async fn bench(args: &Args) -> Result<Report, Failure> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(report)
+    Ok(())
 }
 
 fn orders(args: &Args) -> Vec<Order> {
