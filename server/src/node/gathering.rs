@@ -3,8 +3,8 @@
 //!
 //! If inputs are masked, the session begins earlier: the first client that needs masks begins it, and each is given those of its
 //! players' own inputs, once. Whatever happens then, the units are burnt. A query that is given up keeps its place among those
-//! that `[limits]` allow for as long as a query takes that was asked of one server alone, so that asking and leaving at once
-//! burns units no faster than that.
+//! that `[limits]` allow for as long as any party keeps one that was asked of one server alone, so that asking and leaving at
+//! once burns units no faster than that.
 //!
 //! One client that acts for all players, as a browser does, meets nobody and waits for nobody.
 
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::store::Model;
 
-use super::session::{self, Begun, OTHER_HALF, Query};
+use super::session::{self, Begun, ONE_HALF, Query};
 use super::{Node, refusal};
 
 /// What a client is answered: this server's shares of its players' outputs, one after the other, and what they cost.
@@ -346,7 +346,7 @@ impl Drop for Seat {
         if let (true, Ok(runtime)) = (burns, Handle::try_current()) {
             let kept = (self.place.take(), self.gathering.clone());
             runtime.spawn(async move {
-                sleep(OTHER_HALF).await;
+                sleep(ONE_HALF).await;
                 drop(kept);
             });
         }

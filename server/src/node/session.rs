@@ -37,7 +37,9 @@ const RETURN: Duration = Duration::from_millis(2000);
 /// How long a query waits for a model that is being set up.
 const SETUP: Duration = Duration::from_secs(15);
 /// How long one half of a session waits for the other.
-pub(super) const OTHER_HALF: Duration = Duration::from_secs(4);
+const OTHER_HALF: Duration = Duration::from_secs(4);
+/// How long the crypto producer waits for server1: no party keeps a session for longer that was asked of one server alone.
+pub(super) const ONE_HALF: Duration = Duration::from_secs(8);
 /// What is said when all links are there, and no epoch yet.
 const FINDING: &str = "the three parties are just finding each other: ask again in a moment";
 /// The most memory that one query may take of a party.
@@ -485,7 +487,7 @@ async fn producing(
     burnt: Burnt,
     channel: Channel,
 ) -> Result<(), Refusal> {
-    let other = node.offers.fetch(session, OTHER_HALF * 2).await;
+    let other = node.offers.fetch(session, ONE_HALF).await;
     let other = match other {
         Some(offer) if offer.about == about && offer.units == units => offer,
         Some(offer) => {

@@ -349,7 +349,9 @@ mod tests {
         assert!(normalised.max_abs_error.unwrap() < 0.01, "{normalised:?}");
         // The client does it: no step of the parties' does.
         let plain = evaluate(&args(&directory, &["--count", "2"])).unwrap();
-        assert_eq!((normalised.rounds, normalised.online_bytes), (plain.rounds, plain.online_bytes));
+        assert_eq!(normalised.rounds, plain.rounds);
+        // Its bounds are larger, so comparisons take some bits more; an opening of all pixels would be thousands of bytes.
+        assert!(normalised.online_bytes < plain.online_bytes + 784, "{normalised:?}");
 
         let images = directory.path().join("images.npy").display().to_string();
         let narrow = evaluate(&args(&directory, &["--ring", "32", "--calibrate", &images])).unwrap();

@@ -148,7 +148,7 @@ async fn whoever_leaves_with_its_masks_is_forgotten_but_not_at_once() {
     assert_eq!(refused.code, Code::Refused);
     assert!(refused.message.contains("busy"), "{refused}");
     assert_eq!(three.next(0), burnt);
-    tokio::time::sleep(session::OTHER_HALF + Duration::from_millis(500)).await;
+    tokio::time::sleep(session::ONE_HALF + Duration::from_millis(500)).await;
     three.answers().await;
     for service in &three.services {
         assert!(service.node.gatherings.lock().unwrap().is_empty());
@@ -181,7 +181,7 @@ async fn one_connection_cannot_ask_for_masks_and_give_up_at_will() {
     say(&mut socket, Request::Ask { session: [9; 16], model: "m".into(), plan, batch: 1, players }).await;
     let busy = refusal(&mut socket).await;
     assert!(busy.message.contains("sessions_per_peer"), "{busy}");
-    tokio::time::sleep(session::OTHER_HALF + Duration::from_millis(500)).await;
+    tokio::time::sleep(session::ONE_HALF + Duration::from_millis(500)).await;
     three.answers().await;
 }
 
