@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use selkie::plan::Plan;
 use selkie::program::{Program, Weights};
-use selkie::{Protocol, SharedVariables};
+use selkie::{Objective, Protocol, SharedVariables, Variant};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -19,8 +19,8 @@ use crate::node::hello::{COMMIT, Hello, RETIRE, Staged, decode, encode};
 use crate::node::{fresh, hex, refusal};
 use crate::onnx;
 use crate::store::check_name;
-use crate::tools::protocol;
 use crate::tools::report::{SCHEMA, print_json};
+use crate::tools::{objective, protocol};
 use selkie::Role;
 
 /// The arguments of `selkie deploy`.
@@ -38,6 +38,9 @@ pub struct Args {
     /// The protocol to run it with.
     #[arg(long, value_parser = protocol, default_value_t)]
     protocol: Protocol,
+    /// What the variants of `fss` and `table` are chosen for, for as long as the model is deployed: latency or bytes.
+    #[arg(long, value_parser = objective, default_value_t)]
+    objective: Objective,
     #[command(flatten)]
     how: ModelArgs,
     /// The deployer's private key; its public key stands in the configuration's `[deployers]`.
@@ -72,11 +75,20 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let model = onnx::bytes(&args.model).and_then(|file| onnx::read(&file)).map_err(|error| error.of(&args.model))?;
     let imported = model::import(&model, &args.how.options()?)?;
     let me = Me::deployer(identity)?;
-    let deployed = deploy(&cluster, &me, &args.name, &imported.program, &imported.weights, args.protocol).await?;
+    let offer = Offer {
+        name: &args.name,
+        version: fresh_version()?,
+        program: &imported.program,
+        weights: &imported.weights,
+        protocol: args.protocol,
+        variant: args.objective.into(),
+    };
+    let deployed = deploy_as(&cluster, &me, &offer).await?;
     let (program, plan) = (hex(&deployed.program), hex(&deployed.plan));
     if args.json {
         let document = json!({
             "schema": SCHEMA, "model": args.name, "protocol": args.protocol.name(),
+            "variant": args.objective.name(),
             "program": program, "plan": plan, "version": format!("{:016x}", deployed.version),
         });
         print_json(&document)?;
@@ -103,6 +115,7 @@ pub(crate) struct Offer<'a> {
     pub(crate) program: &'a Program,
     pub(crate) weights: &'a Weights,
     pub(crate) protocol: Protocol,
+    pub(crate) variant: Variant,
 }
 
 /// A fresh version.
@@ -110,7 +123,7 @@ pub(crate) fn fresh_version() -> Result<u64, Failure> {
     Ok(u64::from_le_bytes(fresh().map_err(Failure::other)?))
 }
 
-/// Deploys a program and its weights.
+/// Deploys a program and its weights, in the protocol's usual variant.
 ///
 /// # Errors
 /// As [`run`].
@@ -123,7 +136,8 @@ pub async fn deploy(
     protocol: Protocol,
 ) -> Result<Deployed, Failure> {
     let version = fresh_version()?;
-    deploy_as(cluster, me, &Offer { name, version, program, weights, protocol }).await
+    let variant = Variant::default();
+    deploy_as(cluster, me, &Offer { name, version, program, weights, protocol, variant }).await
 }
 
 /// The same as a version that was chosen before.
@@ -173,8 +187,8 @@ async fn place(
     offer: &Offer<'_>,
     ephemeral: bool,
 ) -> Result<(Deployed, Vec<Target>), Failure> {
-    let Offer { name, version, program, weights, protocol } = *offer;
-    let plan = Plan::new(program, protocol).map_err(Failure::usage)?;
+    let Offer { name, version, program, weights, protocol, variant } = *offer;
+    let plan = Plan::of_variant(program, protocol, variant).map_err(Failure::usage)?;
     let seed = fresh().map_err(Failure::other)?;
     let shares = SharedVariables::share(program, &plan, version, weights, seed).map_err(Failure::usage)?;
     let [zero, one] = shares.map(|shares| Zeroizing::new(encode(&shares)));
@@ -196,6 +210,7 @@ async fn place(
             program_bytes: program_bytes.len() as u64,
             shares_bytes: shares.len() as u64,
             protocol: protocol.name().to_owned(),
+            variant,
             ephemeral,
         };
         let channel = link.open_channel(encode(&hello))?;

@@ -7,11 +7,11 @@
 //! ```
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
-use selkie::Protocol;
 use selkie::client::message::Planned;
 use selkie::client::{Answer, ClientSpec};
 use selkie::plan::Plan;
 use selkie::program::{Program, Weights};
+use selkie::{Protocol, Variant};
 
 use crate::client::{Client, Keys, Question};
 use crate::config::Cluster;
@@ -104,7 +104,8 @@ impl Session {
         let version = fresh_version()?;
         let name = format!("session-{version:016x}");
         let spec = ClientSpec::new(program, &Plan::new(program, protocol).map_err(Failure::usage)?);
-        let offer = Offer { name: &name, version, program, weights, protocol };
+        let variant = Variant::default();
+        let offer = Offer { name: &name, version, program, weights, protocol, variant };
         let held = hold(cluster, &Me::deployer(deployer)?, &offer).await?;
         let client = Client::connect(cluster).await?.with_keys(keys);
         Ok(Self { cluster: cluster.clone(), name, spec, held, client })

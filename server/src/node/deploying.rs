@@ -6,7 +6,7 @@ use std::sync::Arc;
 use selkie::client::message::Refusal;
 use selkie::plan::Plan;
 use selkie::program::{Program, Visibility};
-use selkie::{Protocol, SharedVariables};
+use selkie::{Protocol, SharedVariables, Variant};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -30,6 +30,7 @@ pub(crate) struct Coming {
     pub(crate) program_bytes: u64,
     pub(crate) shares_bytes: u64,
     pub(crate) protocol: String,
+    pub(crate) variant: Variant,
     /// The deployer, if the program is ephemeral.
     pub(crate) held_by: Option<PartyKey>,
 }
@@ -99,8 +100,8 @@ async fn taking(node: &Arc<Node>, coming: &Coming, channel: &mut Channel) -> Res
     node.admits(&coming.name, coming.held_by)?;
     let program = read(node, channel, coming.program_bytes).await?;
     let shares = read(node, channel, coming.shares_bytes).await?;
-    let (role, name, version) = (node.role, coming.name.clone(), coming.version);
-    let staged = tokio::task::spawn_blocking(move || stage(role, &name, version, protocol, &program, &shares));
+    let (role, name, version, how) = (node.role, coming.name.clone(), coming.version, (protocol, coming.variant));
+    let staged = tokio::task::spawn_blocking(move || stage(role, &name, version, how, &program, &shares));
     let staged = staged.await.map_err(|_| refusal::bug("planning stopped"))??;
     let model = Arc::new(Model { held_by: coming.held_by, ..staged });
 
@@ -131,7 +132,7 @@ fn stage(
     role: Role,
     name: &str,
     version: u64,
-    protocol: Protocol,
+    (protocol, variant): (Protocol, Variant),
     program: &[u8],
     shares: &[u8],
 ) -> Result<Model, Refusal> {
@@ -143,7 +144,7 @@ fn stage(
             node.shape
         )));
     }
-    let plan = Plan::new(&program, protocol).map_err(|error| refusal::usage(error.to_string()))?;
+    let plan = Plan::of_variant(&program, protocol, variant).map_err(|error| refusal::usage(error.to_string()))?;
     let shares: Option<SharedVariables> = match shares {
         [] => None,
         bytes => Some(decode(bytes).map_err(|what| refusal::usage(format!("{role} was sent {what}")))?),

@@ -1,6 +1,7 @@
 //! What parties and deployers say to each other on a channel before the protocol's own frames: the first message says what
 //! the channel is for.
 
+use selkie::Variant;
 use selkie::client::message::Session;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,8 @@ pub(crate) enum Hello {
         shares_bytes: u64,
         /// The protocol's name.
         protocol: String,
+        /// Its variant.
+        variant: Variant,
         /// Whether it lives only as long as this channel, or until [`RETIRE`], in memory alone.
         ephemeral: bool,
     },

@@ -250,9 +250,13 @@ async fn accept(node: Arc<Node>, mut mesh: Mesh) {
 fn dispatch(node: &Arc<Node>, peer: Peer, hello: Hello, channel: Channel) {
     use Role::{CryptoProducer, Server0, Server1};
     match (peer, node.role, hello) {
-        (Peer::Deployer(key), _, Hello::Deploy { name, version, program_bytes, shares_bytes, protocol, ephemeral }) => {
+        (
+            Peer::Deployer(key),
+            _,
+            Hello::Deploy { name, version, program_bytes, shares_bytes, protocol, variant, ephemeral },
+        ) => {
             let held_by = ephemeral.then_some(key);
-            let coming = deploying::Coming { name, version, program_bytes, shares_bytes, protocol, held_by };
+            let coming = deploying::Coming { name, version, program_bytes, shares_bytes, protocol, variant, held_by };
             node.spawn(deploying::take(node.clone(), key, coming, channel));
         }
         (Peer::Party(Server0), Server1 | CryptoProducer, Hello::Epoch { nonce }) => {

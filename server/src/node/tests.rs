@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use selkie::Protocol;
 use selkie::client::message::{Code, MAX_PART, Playing, Refusal, Reply, Request, SUBPROTOCOL, Session, VERSION};
 use selkie::graph::{Bounds, Graph};
+use selkie::plan::Plan;
 use selkie::program::{Numbers, Program, Tensor, Weights};
+use selkie::{Objective, Protocol, Variant};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -20,7 +21,7 @@ mod players;
 use super::*;
 use crate::client::Client;
 use crate::config::{Address, SampleParty, sample};
-use crate::deploy::{Offer, deploy, deploy_as};
+use crate::deploy::{Offer, deploy, deploy_as, fresh_version};
 use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::init::free_ports;
@@ -224,12 +225,38 @@ async fn impolite_clients_disturb_nobody() {
     assert_eq!(failed.exit, Exit::Usage);
 }
 
+/// All three parties plan the variant that the deployer asks for; were one of them to plan another, none would serve it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variant_is_deployed_and_runs() {
+    let three = Three::new().await;
+    let (program, weights) = network(2.0);
+    for (name, protocol) in [("t", Protocol::Table), ("f", Protocol::Fss)] {
+        let variant = Objective::Latency.into();
+        let version = fresh_version().unwrap();
+        let offer = Offer { name, version, program: &program, weights: &weights, protocol, variant };
+        let deployed = deploy_as(&three.cluster, &three.deployer, &offer).await.unwrap();
+        assert_eq!(deployed.plan, Plan::of_variant(&program, protocol, variant).unwrap().hash());
+        assert_ne!(deployed.plan, Plan::new(&program, protocol).unwrap().hash());
+        three.ready().await;
+        let mut client = Client::connect(&three.cluster).await.unwrap();
+        let answer = client.predict(name, vec![0.5; 4], 1).await.unwrap();
+        assert!((answer.outputs[0][0] - 1.0).abs() < 1e-3);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_is_never_taken_twice() {
     let three = Three::new().await;
     let ((program, two), (_, three_times)) = (network(2.0), network(3.0));
     let deploy = async |name, weights| {
-        let offer = Offer { name, version: 42, program: &program, weights, protocol: Protocol::default() };
+        let offer = Offer {
+            name,
+            version: 42,
+            program: &program,
+            weights,
+            protocol: Protocol::default(),
+            variant: Variant::default(),
+        };
         deploy_as(&three.cluster, &three.deployer, &offer).await
     };
     deploy("m", &two).await.unwrap();

@@ -17,7 +17,14 @@ impl Three {
 
     async fn hold(&self, name: &str, version: u64) -> Result<Held, Failure> {
         let (program, weights) = network(1.0);
-        let offer = Offer { name, version, program: &program, weights: &weights, protocol: Protocol::default() };
+        let offer = Offer {
+            name,
+            version,
+            program: &program,
+            weights: &weights,
+            protocol: Protocol::default(),
+            variant: Variant::default(),
+        };
         hold(&self.cluster, &self.deployer, &offer).await
     }
 
