@@ -1,6 +1,6 @@
 //! Rounds and bytes of whole networks, by protocol and variant: planned, measured, and below what they are meant to be.
 
-#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use selkie::plan::Plan;
 use selkie::program::{EntryPoints, Weights};
-use selkie::{Protocol, SharedVariables};
+use selkie::{Objective, Protocol, SharedVariables, Variant};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -19,8 +19,8 @@ use crate::node::hello::{COMMIT, Hello, Parts, Planned, RETIRE, SentPart, Staged
 use crate::node::{fresh, hex, refusal};
 use crate::onnx;
 use crate::store::{check_name, part_version, suffix};
-use crate::tools::protocol;
 use crate::tools::report::{SCHEMA, print_json};
+use crate::tools::{objective, protocol};
 use selkie::Role;
 
 /// The arguments of `selkie deploy`.
@@ -38,6 +38,9 @@ pub struct Args {
     /// The protocol to run it with, or several, separated by commas: clients ask for NAME and get the first, or for NAME@PROTOCOL.
     #[arg(long, value_parser = protocol, value_delimiter = ',', default_values_t = [Protocol::default()])]
     protocol: Vec<Protocol>,
+    /// What the variants of `fss` and `table` are chosen for, for as long as the model is deployed: latency or bytes.
+    #[arg(long, value_parser = objective, default_value_t)]
+    objective: Objective,
     #[command(flatten)]
     how: ModelArgs,
     /// The deployer's private key; its public key stands in the configuration's `[deployers]`.
@@ -83,8 +86,10 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let model = onnx::bytes(&args.model).and_then(|file| onnx::read(&file)).map_err(|error| error.of(&args.model))?;
     let imported = model::import(&model, &args.how.options()?)?;
     let me = Me::deployer(identity)?;
-    let programs = imported.program.into();
-    let deployed = deploy(&cluster, &me, &args.name, &programs, &imported.weights, &args.protocol).await?;
+    let (version, programs) = (fresh_version()?, imported.program.into());
+    let (weights, protocols, variant) = (&imported.weights, &args.protocol, args.objective.into());
+    let offer = Offer { name: &args.name, version, programs: &programs, weights, protocols, variant };
+    let deployed = deploy_as(&cluster, &me, &offer).await?;
     if args.json {
         print_json(&document(&args.name, &deployed))?;
     } else {
@@ -133,6 +138,7 @@ pub(crate) struct Offer<'a> {
     pub(crate) weights: &'a Weights,
     /// One at least; the first is the one that clients get who name none.
     pub(crate) protocols: &'a [Protocol],
+    pub(crate) variant: Variant,
 }
 
 /// A fresh version.
@@ -140,7 +146,7 @@ pub(crate) fn fresh_version() -> Result<u64, Failure> {
     Ok(u64::from_le_bytes(fresh().map_err(Failure::other)?))
 }
 
-/// Deploys a program, or several entry points, and their weights.
+/// Deploys a program, or several entry points, and their weights, in the protocols' usual variant.
 ///
 /// # Errors
 /// As [`run`].
@@ -153,7 +159,8 @@ pub async fn deploy(
     protocols: &[Protocol],
 ) -> Result<Deployed, Failure> {
     let version = fresh_version()?;
-    deploy_as(cluster, me, &Offer { name, version, programs, weights, protocols }).await
+    let variant = Variant::default();
+    deploy_as(cluster, me, &Offer { name, version, programs, weights, protocols, variant }).await
 }
 
 /// The same as a version that was chosen before.
@@ -265,14 +272,14 @@ fn make(offer: &Offer<'_>) -> Result<(Vec<DeployedPart>, [Zeroizing<Vec<u8>>; 3]
     for (index, protocol) in offer.protocols.iter().enumerate() {
         for (entry, program) in offer.programs.iter() {
             let suffix = suffix(entry, (index > 0).then_some(*protocol));
-            let plan = Plan::new(program, *protocol).map_err(Failure::usage)?;
+            let plan = Plan::of_variant(program, *protocol, offer.variant).map_err(Failure::usage)?;
             let seed = fresh().map_err(Failure::other)?;
             let version = part_version(offer.version, &suffix);
             let shares =
                 SharedVariables::share(program, &plan, version, offer.weights, seed).map_err(Failure::usage)?;
             for (sent, shares) in sent.iter_mut().zip(shares.map(Some).into_iter().chain([None])) {
-                let (suffix, protocol) = (suffix.clone(), protocol.name().to_owned());
-                sent.push(SentPart { suffix, protocol, program: program.to_bytes(), shares });
+                let (suffix, protocol, program) = (suffix.clone(), protocol.name().to_owned(), program.to_bytes());
+                sent.push(SentPart { suffix, protocol, variant: offer.variant, program, shares });
             }
             let name = format!("{}{suffix}", offer.name);
             parts.push(DeployedPart { name, protocol: *protocol, program: program.hash(), plan: plan.hash() });

@@ -13,7 +13,7 @@ use selkie::client::message::Planned;
 use selkie::client::{Answer, ClientSpec};
 use selkie::plan::Plan;
 use selkie::program::{EntryPoints, Program, RUN, Weights};
-use selkie::{Blame, Protocol};
+use selkie::{Blame, Protocol, Variant};
 
 use crate::client::{Client, Keys, Question};
 use crate::config::Cluster;
@@ -121,7 +121,8 @@ impl Session {
             Ok((entry.to_owned(), ClientSpec::new(program, &plan)))
         };
         let specs = programs.iter().map(spec).collect::<Result<_, Failure>>()?;
-        let offer = Offer { name: &name, version, programs: &programs, weights, protocols: &[protocol] };
+        let variant = Variant::default();
+        let offer = Offer { name: &name, version, programs: &programs, weights, protocols: &[protocol], variant };
         let held = hold(cluster, &Me::deployer(deployer)?, &offer).await?;
         let client = Client::connect(cluster).await?.with_keys(keys);
         Ok(Self { cluster: cluster.clone(), name, specs, held, client })

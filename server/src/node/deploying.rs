@@ -129,7 +129,8 @@ fn stage(role: Role, name: &str, version: u64, held_by: Option<PartyKey>, bytes:
             )));
         }
         let program = Program::from_bytes(&sent.program)?;
-        let plan = Plan::new(&program, protocol).map_err(|error| refusal::usage(error.to_string()))?;
+        let plan =
+            Plan::of_variant(&program, protocol, sent.variant).map_err(|error| refusal::usage(error.to_string()))?;
         tracing::debug!(%role, plan = %hex(&plan.hash()), "staged");
         Ok(Part { suffix: sent.suffix, program, plan, shares: sent.shares })
     };

@@ -1,8 +1,8 @@
 //! What parties and deployers say to each other on a channel before the protocol's own frames: the first message says what
 //! the channel is for.
 
-use selkie::SharedVariables;
 use selkie::client::message::Session;
+use selkie::{SharedVariables, Variant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,8 @@ pub(crate) struct SentPart {
     pub(crate) suffix: String,
     /// The protocol's name.
     pub(crate) protocol: String,
+    /// Its variant.
+    pub(crate) variant: Variant,
     /// The program.
     pub(crate) program: Vec<u8>,
     /// The server's shares of the weights; the crypto producer is sent none.

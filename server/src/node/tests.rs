@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use selkie::Protocol;
 use selkie::client::message::{Code, MAX_PART, Playing, Refusal, Reply, Request, SUBPROTOCOL, Session, VERSION};
 use selkie::graph::{Bounds, Graph};
 use selkie::program::{Numbers, Program, Tensor, Weights};
+use selkie::{Protocol, Variant};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -234,7 +234,14 @@ async fn a_version_is_never_taken_twice() {
     let ((program, two), (_, three_times)) = (network(2.0), network(3.0));
     let deploy = async |name, weights| {
         let (programs, protocols) = ((&program).into(), [Protocol::default()]);
-        let offer = Offer { name, version: 42, programs: &programs, weights, protocols: &protocols };
+        let offer = Offer {
+            name,
+            version: 42,
+            programs: &programs,
+            weights,
+            protocols: &protocols,
+            variant: Variant::default(),
+        };
         deploy_as(&three.cluster, &three.deployer, &offer).await
     };
     deploy("m", &two).await.unwrap();

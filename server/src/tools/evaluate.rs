@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
-use selkie::Protocol;
 use selkie::plan::Plan;
 use selkie::session::{Moved, Session};
+use selkie::{Objective, Protocol};
 
 use super::report::{Evaluation, SCHEMA, print_json};
 use super::table::{self, Align, Table};
-use super::{blamed, name_of, progress_bar, protocol};
+use super::{blamed, name_of, objective, progress_bar, protocol};
 use crate::exit::Failure;
 use crate::model::{self, Imported, ModelArgs};
 use crate::node::measured::clock;
@@ -36,6 +36,9 @@ pub struct Args {
     /// The protocol to run.
     #[arg(long, value_parser = protocol, default_value_t)]
     pub protocol: Protocol,
+    /// What the variants of `fss` and `table` are chosen for: latency or bytes.
+    #[arg(long, value_parser = objective, default_value_t)]
+    pub objective: Objective,
     /// How many of the images, from the first [default: all].
     #[arg(long)]
     pub count: Option<usize>,
@@ -95,7 +98,8 @@ pub fn evaluate(args: &Args) -> Result<Evaluation, Failure> {
     let file = onnx::bytes(&args.model).map_err(faulty)?;
     let options = args.how.options()?;
     let imported = model::import(&onnx::read(&file).map_err(faulty)?, &options)?;
-    let plan = Arc::new(Plan::new(&imported.program, args.protocol).map_err(model::Error::from)?);
+    let plan = Plan::of_variant(&imported.program, args.protocol, args.objective.into());
+    let plan = Arc::new(plan.map_err(model::Error::from)?);
 
     let batch = args.batch.min(count);
     let bar = progress_bar(count, "computing on shares");
@@ -375,6 +379,29 @@ mod tests {
         // Both servers compute two layers' products, and open what they take.
         assert!(of("Product Finish") >= 4 && of("OpenMasked Send") >= 4, "{trace}");
         assert!(events.iter().filter(|e| e["ph"] == "X").all(|e| e["dur"].as_f64().unwrap() > 0.0), "{trace}");
+    }
+
+    #[test]
+    fn objectives_are_met() {
+        let directory = files();
+        let images = directory.path().join("images.npy").display().to_string();
+        let found = |protocol: &str, objective: &str| {
+            let more = ["--ring", "32", "--calibrate", &images, "--label-only", "--count", "2", "--protocol", protocol];
+            let found = evaluate(&args(&directory, &[&more[..], &["--objective", objective]].concat())).unwrap();
+            assert_eq!(found.agreement, Some(1.0));
+            assert_eq!((found.rounds, found.offline_bytes), (found.planned_rounds, found.planned_offline_bytes));
+            found
+        };
+        for protocol in ["table", "fss"] {
+            let (latency, bytes) = (found(protocol, "latency"), found(protocol, "bytes"));
+            assert!(
+                latency.rounds < bytes.rounds && latency.offline_bytes > bytes.offline_bytes,
+                "{latency:?} {bytes:?}"
+            );
+        }
+        let line = ["evaluate", "m", "--images", "i", "--objective", "speed"];
+        let message = Cli::try_parse_from(line).err().unwrap().to_string();
+        assert!(message.contains("latency, bytes"), "{message}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use selkie::{Blame, Culprit, Protocol};
+use selkie::{Blame, Culprit, Objective, Protocol};
 
 use crate::exit::Failure;
 
@@ -22,6 +22,15 @@ use crate::exit::Failure;
 pub fn protocol(name: &str) -> Result<Protocol, String> {
     let names = || Protocol::ALL.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(", ");
     Protocol::named(name).ok_or_else(|| format!("there is no such protocol; there are: {}", names()))
+}
+
+/// Reads an objective's name from a command line.
+///
+/// # Errors
+/// There is no such objective; the message names those that there are.
+pub fn objective(name: &str) -> Result<Objective, String> {
+    let names = || Objective::ALL.iter().map(|objective| objective.name()).collect::<Vec<_>>().join(", ");
+    Objective::named(name).ok_or_else(|| format!("there is no such objective; there are: {}", names()))
 }
 
 /// What a model file is called in reports: its name without the ending.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use selkie::plan::{LinkCost, Phase, Plan};
 use selkie::program::{Node, Op, Program};
-use selkie::{PlanError, Protocol};
+use selkie::{Objective, PlanError, Protocol, Variant};
 
 use super::report::{Compared, Planned, SCHEMA, print_json};
 use super::table::{self, Align, Table};
-use super::{name_of, protocol};
+use super::{name_of, objective, protocol};
 use crate::exit::Failure;
 use crate::model::{self, ModelArgs};
 use crate::onnx;
@@ -30,6 +30,9 @@ pub struct Args {
     /// The protocol, or `all`.
     #[arg(long, value_parser = choice, default_value_t)]
     pub protocol: Choice,
+    /// What the variants of `fss` and `table` are chosen for: latency or bytes.
+    #[arg(long, value_parser = objective, default_value_t)]
+    pub objective: Objective,
     /// The images in the batch that costs are given for.
     #[arg(long, default_value_t = 1)]
     pub batch: usize,
@@ -78,7 +81,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage(format!("a batch of {} cannot be; give --batch 1 to {MAX_BATCH}", args.batch)));
     }
     let (name, program) = program(args)?;
-    let plan = |protocol| Plan::new(&program, protocol);
+    let plan = |protocol| Plan::of_variant(&program, protocol, args.objective.into());
     match args.protocol {
         Choice::One(protocol) => {
             let plan = plan(protocol).map_err(model::Error::from)?;
@@ -132,6 +135,7 @@ pub fn planned(model: &str, program: &Program, plan: &Plan, batch: usize) -> Pla
         schema: SCHEMA,
         model: model.to_owned(),
         protocol: plan.protocol().name().to_owned(),
+        variant: plan.variant().objective.name().to_owned(),
         batch,
         ring_bits: numbers.ring_bits,
         fraction_bits: numbers.fraction_bits,
@@ -149,10 +153,11 @@ pub fn planned(model: &str, program: &Program, plan: &Plan, batch: usize) -> Pla
 /// A plan for people.
 fn describe(planned: &Planned, program: &Program, plan: &Plan, args: &Args) -> String {
     let Planned { model, protocol, batch, ring_bits, fraction_bits, .. } = planned;
+    let variant = variant(plan);
     let short = |hash: [u8; 32]| hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
     let images = if *batch == 1 { "one image".to_owned() } else { format!("a batch of {batch} images") };
     let mut out = format!(
-        "{model} by {protocol}, {images}\n\
+        "{model} by {protocol}, {variant}, {images}\n\
          k = {ring_bits}, f = {fraction_bits}, {}\n\
          program {}, plan {}\n\n",
         bounds(args),
@@ -170,6 +175,20 @@ fn describe(planned: &Planned, program: &Program, plan: &Plan, args: &Args) -> S
         let _ = writeln!(out, "{part}");
     }
     out
+}
+
+/// The variant, for people.
+fn variant(plan: &Plan) -> String {
+    let Variant { objective, hash } = plan.variant();
+    let made = match objective {
+        Objective::Latency => "fewest rounds (--objective latency)",
+        _ => "fewest bytes (--objective bytes)",
+    };
+    match plan.protocol() {
+        Protocol::Fss => format!("{made}, trees of {hash}"),
+        Protocol::Table => made.to_owned(),
+        _ => "its only variant".to_owned(),
+    }
 }
 
 fn bounds(args: &Args) -> String {
@@ -356,7 +375,7 @@ mod tests {
     #[test]
     fn the_document_has_the_fields_that_scripts_rely_on() {
         let document = document("--net B --batch 3");
-        let fields = "schema model protocol batch ring_bits fraction_bits rounds online_bytes offline_bytes client_bytes \
+        let fields = "schema model protocol variant batch ring_bits fraction_bits rounds online_bytes offline_bytes client_bytes \
                       memory_peak_bytes links layers disclosures";
         assert_eq!(keys(&document), fields.split_whitespace().collect());
         assert_eq!(keys(&document["memory_peak_bytes"]), ["crypto-producer", "server0", "server1"].into());
@@ -422,6 +441,23 @@ mod tests {
         let (name, program) = program(&args).unwrap();
         let exact = Plan::new(&program, Protocol::default()).unwrap();
         assert!(!describe(&planned(&name, &program, &exact, 1), &program, &exact, &args).contains("off by"));
+    }
+
+    #[test]
+    fn variants_are_named() {
+        for (line, named) in [
+            ("--net B", "fewest bytes (--objective bytes)"),
+            ("--net B --objective latency", "fewest rounds (--objective latency)"),
+            ("--net B --protocol fss --objective latency", "trees of AES"),
+            ("--net B --protocol securenn --objective latency", "its only variant"),
+        ] {
+            let args = args(line);
+            let protocol = if let Choice::One(protocol) = args.protocol { protocol } else { Protocol::default() };
+            let (name, program) = program(&args).unwrap();
+            let plan = Plan::of_variant(&program, protocol, args.objective.into()).unwrap();
+            let text = describe(&planned(&name, &program, &plan, 1), &program, &plan, &args);
+            assert!(text.contains(named), "{text}");
+        }
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub struct Planned {
     pub model: String,
     /// The protocol's name.
     pub protocol: String,
+    /// What its variant is chosen for.
+    pub variant: String,
     /// Samples in the batch that the costs are for.
     pub batch: usize,
     /// k.

@@ -19,7 +19,8 @@ impl Three {
         let (program, weights) = network(1.0);
         let programs = (&program).into();
         let protocols = &[Protocol::default()];
-        let offer = Offer { name, version, programs: &programs, weights: &weights, protocols };
+        let offer =
+            Offer { name, version, programs: &programs, weights: &weights, protocols, variant: Variant::default() };
         hold(&self.cluster, &self.deployer, &offer).await
     }
 
