@@ -18,12 +18,10 @@ enum Test {
     Here(&'static str),
     /// Elsewhere, under these protocols.
     There(&'static str, &'static str),
-    /// With stateful sessions: variables that programs assign, and values that are kept between runs.
-    Sessions,
     /// Not carried over, for the reason that the row gives.
     Nowhere,
 }
-use Test::{Here, Nowhere, Sessions, There};
+use Test::{Here, Nowhere, There};
 
 /// A name of the original, what it is here, and its test.
 type Row = (&'static str, &'static str, Test);
@@ -54,6 +52,9 @@ tests! {
     reveals: Every,
     masks: Every,
     caches: Every,
+    caches_follow_assignments: Every,
+    assignments: Every,
+    what_is_fed_is_kept: Every,
     numbers_on_either_side: Every,
     integers: Every,
     rings: Every,
@@ -135,10 +136,14 @@ const SECTIONS: &[(&str, &[Row])] = &[
             ("Session", "`Session::local`", Here("a_session_runs")),
             (
                 "global_variables_initializer, prot.initializer",
-                "values are shared at deployment; `graph.initialise`",
-                Sessions,
+                "values are shared at deployment; `graph.initialise`, `layers::Initialiser`",
+                Here("private_variables"),
             ),
-            ("global_caches_updater", "weights are masked at deployment, for each version and epoch", Sessions),
+            (
+                "global_caches_updater",
+                "none is needed: what depends on an assigned variable is opened anew, under fresh masks, by whoever runs next",
+                Here("caches_follow_assignments"),
+            ),
             (
                 "convert, Converter",
                 "`selkie_server::onnx`: `selkie deploy MODEL.onnx`",
@@ -177,7 +182,11 @@ const SECTIONS: &[(&str, &[Row])] = &[
                 "`graph.private_input(player, name, shape, range)`: shared by the player, nobody else",
                 Here("private_inputs"),
             ),
-            ("feed_from_native", "`session.run(&[(name, array)])`; keeping what was fed is the sessions'", Sessions),
+            (
+                "feed_from_native",
+                "`session.run(&[(name, array)])`; what is to be kept is assigned to a variable",
+                Here("what_is_fed_is_kept"),
+            ),
             (
                 "define_public_input",
                 "`graph.public_input(player, …)`; both servers compare what they were sent",
@@ -190,7 +199,8 @@ const SECTIONS: &[(&str, &[Row])] = &[
                 Here("masked_inputs"),
             ),
             ("define_output", "`graph.output(player, &x)`, public tensors too", Here("outputs")),
-            ("assign", "assignment to variables", Sessions),
+            ("assign", "`graph.kept_variable(player, …)`, `graph.assign(&variable, &x)`", Here("assignments")),
+            ("tag=", "`graph.entry(name)`, `session.call(name, …)`", Here("assignments")),
             ("reveal", "`x.reveal()`", Here("reveals")),
             ("mask", "`x.mask()`", Here("masks")),
             (
@@ -228,8 +238,8 @@ const SECTIONS: &[(&str, &[Row])] = &[
             ("PondPrivateVariable", "`graph.private_variable`", Here("private_variables")),
             (
                 "PondCachedPublicTensor, PondCachedPrivateTensor, PondCachedMaskedTensor",
-                "values kept between runs",
-                Sessions,
+                "`graph.kept_variable`: values kept from run to run",
+                Here("what_is_fed_is_kept"),
             ),
             ("is_scaled", "`x.is_whole()`, the opposite", Here("integers")),
             (".reveal()", "`x.reveal()`", Here("reveals")),
@@ -410,7 +420,6 @@ fn page() -> String {
                 There(place, protocols) => {
                     (*protocols, place.split(", ").map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", "))
                 }
-                Sessions => ("", "with stateful sessions".into()),
                 Nowhere => ("", "not carried over".into()),
             };
             let names: Vec<String> = original.split(", ").map(|name| format!("`{name}`")).collect();

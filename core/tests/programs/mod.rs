@@ -260,6 +260,69 @@ pub(crate) fn caches(t: &mut Try) {
     t.checked += 1;
 }
 
+/// Entry points over one kept variable, which begins as [1, -2]: `double`, `feed`, `show`, and `product` with an input of ones.
+fn kept(t: &Try) -> Session {
+    let graph = Graph::new();
+    let kept = graph.kept_variable("owner", "kept", &[2], [-8.0, 8.0]).unwrap();
+    graph.initialise(&kept, ndarray::arr1(&[1.0, -2.0]).view().into_dyn()).unwrap();
+    graph.entry("double").assign(&kept, &(&kept * 2.0).unwrap()).unwrap();
+    let fed = graph.private_input("player", "fed", &[2], [-8.0, 8.0]).unwrap();
+    graph.entry("feed").assign(&kept, &fed).unwrap();
+    graph.entry("show").output("owner", &kept).unwrap();
+    let ones = graph.private_input("player", "ones", &[2], [0.0, 1.0]).unwrap();
+    graph.entry("product").output("player", &(&kept * &ones).unwrap()).unwrap();
+    let weights = graph.weights();
+    let entries = graph.compile_entries(t.numbers, Bounds::Proved(&weights)).unwrap();
+    Session::local(&entries, &weights, t.protocol, [5; 32]).unwrap()
+}
+
+fn shown(session: &mut Session, entry: &str) -> Vec<f32> {
+    let ones = ndarray::arr1(&[1.0f32, 1.0]).into_dyn();
+    let inputs = [("ones", ones.view())];
+    let inputs = if entry == "product" { &inputs[..] } else { &[] };
+    session.call(entry, inputs).unwrap().outputs[0].1.iter().copied().collect()
+}
+
+pub(crate) fn assignments(t: &mut Try) {
+    let mut session = kept(t);
+    assert_eq!(shown(&mut session, "show"), [1.0, -2.0]);
+    for times in [2.0, 4.0] {
+        assert!(session.call("double", &[]).unwrap().outputs.is_empty());
+        assert_eq!(shown(&mut session, "show"), [times, -2.0 * times]);
+    }
+    t.checked += 1;
+}
+
+pub(crate) fn caches_follow_assignments(t: &mut Try) {
+    let mut session = kept(t);
+    // The opening of the variable lasts from run to run, and is made anew after an assignment.
+    for times in [1.0, 1.0, 2.0] {
+        if times > 1.0 {
+            session.call("double", &[]).unwrap();
+        }
+        let product = shown(&mut session, "product");
+        assert_eq!(product, [times, -2.0 * times]);
+        let cost = session.plan_of("product").unwrap().cost(1);
+        assert_eq!(cost.setup_bytes, 2 * 2 * u64::from(t.numbers.ring_bits) / 8);
+    }
+    t.checked += 1;
+}
+
+pub(crate) fn what_is_fed_is_kept(t: &mut Try) {
+    let mut session = kept(t);
+    let values = ndarray::arr1(&[0.5f32, 3.25]).into_dyn();
+    session.call("feed", &[("fed", values.view())]).unwrap();
+    for entry in ["show", "product", "show"] {
+        assert_eq!(shown(&mut session, entry), [0.5, 3.25]);
+    }
+    let states = session.states().clone();
+    session.call("double", &[]).unwrap();
+    assert_eq!(shown(&mut session, "show"), [1.0, 6.5]);
+    session.restore(states).unwrap();
+    assert_eq!(shown(&mut session, "product"), [0.5, 3.25]);
+    t.checked += 1;
+}
+
 pub(crate) fn numbers_on_either_side(t: &mut Try) {
     let x = quarters(&[2, 3], 4);
     type Build = fn(&[Tensor]) -> Result<Tensor, selkie::GraphError>;
