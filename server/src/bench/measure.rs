@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use selkie::plan::Plan;
-use selkie::{PlanError, Protocol, Role};
+use selkie::{Objective, PlanError, Protocol, Role};
 
 use super::profile::Profiles;
 use super::report::{Memory, Row};
@@ -28,15 +28,25 @@ const CLEAR: Duration = Duration::from_millis(1);
 pub(super) struct Order {
     pub(super) workload: Workload,
     pub(super) protocol: Protocol,
-    pub(super) variant: &'static str,
+    /// What the variant is chosen for.
+    pub(super) objective: Objective,
+    /// Whether there is another variant.
+    pub(super) several: bool,
     pub(super) ring_bits: u32,
     pub(super) batch: usize,
     pub(super) runs: usize,
 }
 
+impl Order {
+    /// The variant's name.
+    fn variant(&self) -> &'static str {
+        if self.several { self.objective.name() } else { "default" }
+    }
+}
+
 impl std::fmt::Display for Order {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { workload, protocol, variant, ring_bits, batch, .. } = self;
+        let (Self { workload, protocol, ring_bits, batch, .. }, variant) = (self, self.variant());
         write!(f, "{workload} by {protocol} ({variant}), batch {}, k = {ring_bits}", workload.listed(*batch))
     }
 }
@@ -48,7 +58,7 @@ impl std::fmt::Display for Order {
 pub(super) async fn measure(order: &Order, setting: &Setting) -> Result<Option<Row>, Failure> {
     let (samples, slices) = order.workload.queries(order.batch);
     let prepared = Prepared::new(order.workload, samples, order.ring_bits)?;
-    let plan = match Plan::new(&prepared.program, order.protocol) {
+    let plan = match Plan::of_variant(&prepared.program, order.protocol, order.objective.into()) {
         Err(PlanError::Unsupported { .. }) => return Ok(None),
         plan => plan.map_err(model::Error::from)?,
     };
@@ -66,7 +76,7 @@ pub(super) async fn measure(order: &Order, setting: &Setting) -> Result<Option<R
     Ok(Some(Row {
         name: order.workload.name(),
         protocol: order.protocol.name(),
-        variant: order.variant.to_owned(),
+        variant: order.variant().to_owned(),
         batch: order.workload.listed(order.batch),
         ring_bits: numbers.ring_bits,
         fraction_bits: numbers.fraction_bits,
@@ -164,17 +174,16 @@ struct Measuring<'a> {
 impl Measuring<'_> {
     async fn run(&mut self, order: &Order, slices: usize) -> Result<Runs, Failure> {
         let (program, weights) = (&self.prepared.program, &self.prepared.weights);
-        self.trial.deploy(MODEL, program, weights, order.protocol).await?;
+        self.trial.deploy(MODEL, program, weights, order.protocol, order.objective).await?;
         let mut runs = Runs::default();
         self.settled(&mut runs, false).await?;
         let mut client = Client::connect(&self.trial.cluster).await?;
-        let wanted = self.prepared.in_clear()?;
         let warm_up = if order.workload.is_million() { 1 } else { WARM_UP };
         for run in 0..warm_up + order.runs {
             let clear = self.in_clear(slices)?;
             let mut once = Once::default();
             for _ in 0..slices {
-                self.ask(&mut client, &wanted, &mut once, &mut runs).await?;
+                self.ask(&mut client, &mut once, &mut runs).await?;
             }
             if run < warm_up {
                 runs = Runs::default();
@@ -196,14 +205,8 @@ impl Measuring<'_> {
     }
 
     /// One query, and then the stock is filled again.
-    async fn ask(
-        &mut self,
-        client: &mut Client,
-        wanted: &[Vec<f32>],
-        once: &mut Once,
-        runs: &mut Runs,
-    ) -> Result<(), Failure> {
-        let inputs = self.prepared.inputs.clone();
+    async fn ask(&mut self, client: &mut Client, once: &mut Once, runs: &mut Runs) -> Result<(), Failure> {
+        let (inputs, wanted) = (self.prepared.inputs.clone(), self.prepared.step()?);
         let start = Instant::now();
         let question = Question { model: MODEL, inputs, batch: self.samples, ..Question::default() };
         let answer = client.ask(question).await?;
@@ -235,7 +238,7 @@ impl Measuring<'_> {
         once.cost.planned_online += planned.online_bytes;
         once.cost.planned_offline += planned.offline_bytes;
         once.cost.planned_client += planned.client_bytes;
-        let pairs = answer.outputs.iter().zip(wanted).flat_map(|(got, wanted)| got.iter().zip(wanted));
+        let pairs = answer.outputs.iter().zip(&wanted).flat_map(|(got, wanted)| got.iter().zip(wanted));
         let error = pairs.map(|(got, wanted)| f64::from((got - wanted).abs())).fold(0.0, f64::max);
         once.error = once.error.max(error);
         let (online, offline) = self.settled(runs, true).await?;

@@ -16,7 +16,7 @@ mod workload;
 
 use std::path::PathBuf;
 
-use selkie::Protocol;
+use selkie::{Objective, Protocol};
 
 use crate::cli::stopped;
 use crate::config::Bandwidth;
@@ -157,8 +157,12 @@ fn orders(args: &Args) -> Vec<Order> {
         let batches = if workload.has_batches() { batches.as_slice() } else { &[1] };
         for (batch, ring_bits) in batches.iter().filter(|_| chosen).flat_map(|b| rings.iter().map(|r| (*b, *r))) {
             for protocol in all(&args.protocol) {
-                if workload.is_for(protocol) {
-                    orders.push(Order { workload, protocol, variant: "default", ring_bits, batch, runs });
+                // The other protocols have one form only.
+                let several = matches!(protocol, Protocol::Table | Protocol::Fss) && workload.has_variants();
+                let objectives = if several { Objective::ALL } else { &[Objective::Bytes] };
+                for objective in objectives.iter().filter(|_| workload.is_for(protocol)) {
+                    let objective = *objective;
+                    orders.push(Order { workload, protocol, objective, several, ring_bits, batch, runs });
                 }
             }
         }

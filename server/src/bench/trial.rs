@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use selkie::program::{Program, Weights};
-use selkie::{Protocol, Role};
+use selkie::{Objective, Protocol, Role};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Cluster;
-use crate::deploy::deploy;
+use crate::deploy::{Held, Offer, fresh_version, hold};
 use crate::exit::{Exit, Failure};
 use crate::identity::{Identity, KEY_VARIABLE};
 use crate::init::{DEPLOYER_KEY_FILE, write_local};
@@ -43,6 +43,7 @@ pub(super) struct Setting {
 pub(super) struct Trial {
     pub(super) cluster: Cluster,
     deployer: Me,
+    held: Option<Held>,
     parties: Vec<Running>,
     measurements: mpsc::UnboundedReceiver<(Role, Measurement)>,
     /// Outlives the processes.
@@ -81,7 +82,7 @@ impl Trial {
         let deployer = Me::deployer(Identity::load(&scratch.path().join(DEPLOYER_KEY_FILE))?)?;
         let program = std::env::current_exe()?;
         let (sender, measurements) = mpsc::unbounded_channel();
-        let mut trial = Self { cluster, deployer, parties: Vec::new(), measurements, _scratch: scratch };
+        let mut trial = Self { cluster, deployer, held: None, parties: Vec::new(), measurements, _scratch: scratch };
         let level = if setting.profile { "trace" } else { "debug" };
         for role in Role::ALL {
             let mut command = Command::new(&program);
@@ -101,7 +102,7 @@ impl Trial {
         Ok(trial)
     }
 
-    /// Deploys a program, as soon as all three parties are there.
+    /// Deploys a program, in the parties' memory, as soon as all three are there.
     ///
     /// # Errors
     /// They refuse, or are not there for too long.
@@ -111,15 +112,21 @@ impl Trial {
         program: &Program,
         weights: &Weights,
         protocol: Protocol,
+        objective: Objective,
     ) -> Result<(), Failure> {
         let start = Instant::now();
         loop {
-            match deploy(&self.cluster, &self.deployer, name, &program.into(), weights, &[protocol]).await {
+            let (version, programs, variant) = (fresh_version()?, program.into(), objective.into());
+            let offer = Offer { name, version, programs: &programs, weights, protocols: &[protocol], variant };
+            match hold(&self.cluster, &self.deployer, &offer).await {
                 Err(failure) if failure.exit == Exit::PeerFailed && start.elapsed() < START => {
                     self.alive()?;
                     sleep(Duration::from_millis(30)).await;
                 }
-                deployed => return deployed.map(drop),
+                held => {
+                    self.held = Some(held?);
+                    return Ok(());
+                }
             }
         }
     }

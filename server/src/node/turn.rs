@@ -58,10 +58,15 @@ pub(crate) async fn go_over(
 ) -> Result<(), Refusal> {
     let keeping = model.keeping.clone().ok_or_else(|| refusal::bug("a run that changes what nobody keeps"))?;
     let next = state.after(assigned)?;
-    let to_store = keeping.clone();
-    // The disk is waited for.
-    let prepared = tokio::task::spawn_blocking(move || to_store.prepare(epoch, next)).await;
-    prepared.map_err(|_| refusal::bug("storing stopped"))?.map_err(refusal::refused)?;
+    let prepared = if keeping.is_stored() {
+        // The disk is waited for.
+        let to_store = keeping.clone();
+        let prepared = tokio::task::spawn_blocking(move || to_store.prepare(epoch, next)).await;
+        prepared.map_err(|_| refusal::bug("storing stopped"))?
+    } else {
+        keeping.prepare(epoch, next)
+    };
+    prepared.map_err(refusal::refused)?;
     let peer = if node.role == Role::Server0 { Role::Server1 } else { Role::Server0 };
     let both = async {
         pipes.send(peer, PREPARED.to_vec()).await?;

@@ -78,6 +78,11 @@ impl Keeping {
         held.files = Some(files);
     }
 
+    /// Whether it is on disk, and not in memory alone.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.held().files.is_some()
+    }
+
     /// The versions that this server can go on from, the older first.
     pub(crate) fn offers(&self) -> Vec<u64> {
         let held = self.held();
