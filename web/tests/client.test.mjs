@@ -122,8 +122,9 @@ test("a masked input waits for both servers' masks, and both are sent the same",
   const [one, two] = [await client.split("net", input), await client.split("net", input)];
   assert.notDeepEqual(one, two);
   assert.deepEqual(await client.join("net", one), input);
-  for (const [count, fill] of [[31, 1], [33, 1]]) {
-    const ask = (socket, session) => socket.send(bytes(5, session, 0, count, new Uint8Array(count).fill(fill)));
+  parts.length = 0;
+  for (const count of [31, 33]) {
+    const ask = (socket, session) => socket.send(bytes(5, session, 0, count, new Uint8Array(count)));
     servers[0].answers = { ...masked, ask, part: () => {} };
     const next = new AbortController();
     const error = client.predict("net", input, { signal: next.signal }).catch((error) => error);
