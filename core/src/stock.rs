@@ -121,6 +121,12 @@ impl Stock {
         Ok(())
     }
 
+    /// What was dealt for a unit that is at hand: to compute what follows from it alone.
+    pub fn look(&self, unit: u64) -> Option<&[u8]> {
+        let index = usize::try_from(unit.checked_sub(self.next)?).ok()?;
+        if self.unit_bytes == 0 { Some(&[]) } else { self.units.get(index).map(|unit| unit.0.as_slice()) }
+    }
+
     /// Whether [`Stock::burn`] of these units has all it needs.
     pub fn holds(&self, units: &Range<u64>) -> bool {
         units.start >= self.next && (self.unit_bytes == 0 || units.end <= self.wanted().0)
@@ -168,6 +174,12 @@ impl Burnt {
     /// The epoch that they belong to.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Each unit's number, and what was dealt for it: nothing, at parties that expand everything from seeds.
+    pub fn material(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let dealt = self.material.iter().map(Vec::as_slice).chain(core::iter::repeat(&[][..]));
+        self.units.clone().zip(dealt)
     }
 
     pub(crate) fn take_material(&mut self) -> Vec<Vec<u8>> {

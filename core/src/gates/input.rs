@@ -79,6 +79,14 @@ impl Gate for Input {
         Ok(vec![])
     }
 
+    fn prepare<S: Side, L: Lane, R: Randomness>(&self, server: &mut Server<S, L, R>) -> Result<(), Blame> {
+        if let Entry::Masked(x) = &self.entry {
+            let mask = server.at.draw_input(S::DEALT, server.at.elements(&x.mask))?;
+            server.set(&x.mask, mask);
+        }
+        Ok(())
+    }
+
     fn finish<S: Side, L: Lane, R: Randomness>(
         &self,
         server: &mut Server<S, L, R>,

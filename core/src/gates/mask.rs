@@ -80,6 +80,12 @@ impl Gate for OpenMasked {
         Ok(vec![])
     }
 
+    fn prepare<S: Side, L: Lane, R: Randomness>(&self, server: &mut Server<S, L, R>) -> Result<(), Blame> {
+        let mask = server.mask(A, server.at.elements(&self.x))?;
+        server.set(&self.mask, mask);
+        Ok(())
+    }
+
     fn send<S: Side, L: Lane, R: Randomness>(&self, server: &mut Server<S, L, R>) -> Result<Vec<Column<L>>, Blame> {
         let mask = server.mask(A, server.at.elements(&self.x))?;
         let mut hat = server.words(&self.x)?.to_vec();

@@ -97,6 +97,11 @@ pub(crate) trait Gate {
         Ok(())
     }
 
+    /// A server, when material arrives: the masks that follow from it alone, and what they are multiplied with.
+    fn prepare<S: Side, L: Lane, R: Randomness>(&self, _server: &mut Server<S, L, R>) -> Result<(), Blame> {
+        Ok(())
+    }
+
     /// The crypto producer, online: its message to server1.
     fn produce<L: Lane, R: Randomness>(&self, _producer: &mut Producer<L, R>) -> Result<Vec<Column<L>>, Blame> {
         Ok(vec![])
@@ -169,6 +174,9 @@ macro_rules! steps {
                 theirs: Vec<Column<L>>,
             ) -> Result<(), Blame> {
                 match self { $(Step::$step(gate) => gate.finish(server, mine, theirs)),* }
+            }
+            fn prepare<S: Side, L: Lane, R: Randomness>(&self, server: &mut Server<S, L, R>) -> Result<(), Blame> {
+                match self { $(Step::$step(gate) => gate.prepare(server)),* }
             }
             fn produce<L: Lane, R: Randomness>(&self, producer: &mut Producer<L, R>) -> Result<Vec<Column<L>>, Blame> {
                 match self { $(Step::$step(gate) => gate.produce(producer)),* }

@@ -160,6 +160,20 @@ impl Gate for Product {
         Ok(vec![producer.at.correction(C, block, Column::Words(c))?])
     }
 
+    fn prepare<S: Side, L: Lane, R: Randomness>(&self, server: &mut Server<S, L, R>) -> Result<(), Blame> {
+        let (x, y) = (&self.x, &self.y);
+        let known = |factor: &Factor| match factor {
+            Factor::Wires(masked) => server.words(&masked.mask).is_ok(),
+            Factor::Variable(_) => true,
+        };
+        if self.has_variable() && known(x) && known(y) {
+            let mut z = server.dealt(self, 0, C)?.words()?;
+            self.from_masks(server, &mut z)?;
+            server.ahead.insert(server.at.step, z);
+        }
+        Ok(())
+    }
+
     fn finish<S: Side, L: Lane, R: Randomness>(
         &self,
         server: &mut Server<S, L, R>,
@@ -167,19 +181,42 @@ impl Gate for Product {
         _theirs: Vec<Column<L>>,
     ) -> Result<(), Blame> {
         let batch = server.at.batch();
-        let mut z = server.dealt(self, 0, C)?.words()?;
+        let mut z = match server.ahead.remove(&server.at.step) {
+            Some(ahead) if ahead.len() == self.product.out() * batch => ahead,
+            _ => {
+                let mut z = server.dealt(self, 0, C)?.words()?;
+                self.from_masks(server, &mut z)?;
+                z
+            }
+        };
         let (x, y, threads) = (&self.x, &self.y, &*server.at.threads);
-        let (x_hat, y_hat) = (x.hat(server)?, y.hat(server)?);
-        // With [j = 0] X̂ + A_j = X_j: either X̂·Y_j + A_j·Ŷ or X_j·Ŷ + X̂·B_j; the one that has its operands at hand.
+        // With [j = 0] X̂ + A_j = X_j: either X̂·Y_j + A_j·Ŷ or X_j·Ŷ + X̂·B_j; the one that has its operands at hand, and whose
+        // second half is the same for every input if the other factor is a weight.
         if matches!(x, Factor::Variable(_)) {
-            self.product.apply(threads, &each_sample(x, &x.share(server)?, batch), y_hat, &mut z);
-            self.product.apply(threads, &each_sample(x, x_hat, batch), &y.mask_share(server)?, &mut z);
+            self.product.apply(threads, &each_sample(x, &x.share(server)?, batch), y.hat(server)?, &mut z);
         } else {
-            self.product.apply(threads, x_hat, &y.share(server)?, &mut z);
-            self.product.apply(threads, &x.mask_share(server)?, y_hat, &mut z);
+            self.product.apply(threads, x.hat(server)?, &y.share(server)?, &mut z);
         }
         z.iter_mut().for_each(|z| *z = server.at.ring.reduce(*z));
         server.set(&self.z, z);
+        Ok(())
+    }
+}
+
+impl Product {
+    /// Whether one of the factors is a weight, which is open before the inputs come.
+    pub(crate) fn has_variable(&self) -> bool {
+        matches!(self.x, Factor::Variable(_)) || matches!(self.y, Factor::Variable(_))
+    }
+
+    /// Adds X̂·B_j where X is a weight, else A_j·Ŷ.
+    fn from_masks<S: Side, L: Lane, R: Randomness>(&self, server: &Server<S, L, R>, z: &mut [L]) -> Result<(), Blame> {
+        let (x, y, threads, batch) = (&self.x, &self.y, &*server.at.threads, server.at.batch());
+        if matches!(x, Factor::Variable(_)) {
+            self.product.apply(threads, &each_sample(x, x.hat(server)?, batch), &y.mask_share(server)?, z);
+        } else {
+            self.product.apply(threads, &x.mask_share(server)?, y.hat(server)?, z);
+        }
         Ok(())
     }
 }

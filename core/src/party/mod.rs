@@ -12,8 +12,11 @@ pub(crate) mod column;
 pub(crate) mod context;
 pub(crate) mod driver;
 mod inbox;
+pub(crate) mod prepared;
 pub(crate) mod producer;
 pub(crate) mod server;
+
+pub use prepared::Prepared;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -34,6 +37,7 @@ use crate::kernel::{Alone, Threads};
 use crate::pack;
 use crate::party::context::Context;
 use crate::party::driver::{Driver, Stage, Want};
+use crate::party::prepared::{Ahead, together};
 use crate::party::producer::Producer;
 use crate::party::server::{Server, Variable};
 use crate::plan::{Plan, Port};
@@ -226,20 +230,27 @@ impl Party {
         }
     }
 
-    /// A server that answers one query; `inputs` are this server's shares of the inputs, as the client sent them.
+    /// A server that answers one query; `inputs` are this server's shares of the inputs, as the client sent them, and `prepared`
+    /// what was computed ahead for the units, if that was done for all of them.
     ///
     /// # Errors
     /// An input is not what the plan says, or the material, the weights and the plan do not belong together.
-    pub fn server(binding: &Binding, variables: &Snapshot, inputs: &[Vec<u8>], material: Burnt) -> Result<Self, Blame> {
+    pub fn server(
+        binding: &Binding,
+        variables: &Snapshot,
+        inputs: &[Vec<u8>],
+        material: Burnt,
+        prepared: Vec<Prepared>,
+    ) -> Result<Self, Blame> {
         binding.check(&material)?;
         if variables.belongs_to() != (binding.role, binding.hash, binding.version, binding.epoch) {
             return Err(Blame::you("weights of another plan, version or epoch"));
         }
         match (binding.role, variables.variables()) {
-            (Role::Server0, Variables::Narrow(v)) => query::<S0, u32>(binding, v.clone(), inputs, material),
-            (Role::Server0, Variables::Wide(v)) => query::<S0, u64>(binding, v.clone(), inputs, material),
-            (Role::Server1, Variables::Narrow(v)) => query::<S1, u32>(binding, v.clone(), inputs, material),
-            (Role::Server1, Variables::Wide(v)) => query::<S1, u64>(binding, v.clone(), inputs, material),
+            (Role::Server0, Variables::Narrow(v)) => query::<S0, u32>(binding, v.clone(), inputs, material, prepared),
+            (Role::Server0, Variables::Wide(v)) => query::<S0, u64>(binding, v.clone(), inputs, material, prepared),
+            (Role::Server1, Variables::Narrow(v)) => query::<S1, u32>(binding, v.clone(), inputs, material, prepared),
+            (Role::Server1, Variables::Wide(v)) => query::<S1, u64>(binding, v.clone(), inputs, material, prepared),
             (Role::CryptoProducer, _) => Err(Blame::bug("the crypto producer answers no queries")),
         }
     }
@@ -404,11 +415,12 @@ pub(crate) fn input_share<S: Side, L: Lane>(
     Ok(pack::unpack_lanes(bytes, ring.bits(), count))
 }
 
-fn query<S: Side, L: Lane>(
+fn query<S: Side, L: Ahead>(
     binding: &Binding,
     variables: Vec<Variable<L>>,
     inputs: &[Vec<u8>],
     mut material: Burnt,
+    prepared: Vec<Prepared>,
 ) -> Result<Party, Blame> {
     let plan = Arc::clone(&binding.plan);
     let at = binding.context::<L>(material.units())?;
@@ -424,7 +436,8 @@ fn query<S: Side, L: Lane>(
     let shares = inputs.iter().zip(&plan.inputs);
     let shares = shares.map(|(bytes, port)| input_share::<S, L>(at.ring, port, batch, bytes));
     let shares = shares.collect::<Result<_, _>>()?;
-    let server = Server::<S, L, Seeds>::new(at, variables, shares, material.take_material())?;
+    let mut server = Server::<S, L, Seeds>::new(at, variables, shares, material.take_material())?;
+    server.ahead = together(material.units(), prepared);
     let driver = Driver::new(server, plan, Stage::Query, batch);
     Ok(Party { machine: Box::new(Working { driver, harvest: Some(harvest) }) })
 }

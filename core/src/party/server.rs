@@ -1,6 +1,6 @@
 //! A server's side of a plan: its registers, its variables, its material.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -54,6 +54,8 @@ pub(crate) struct Server<S, L: Lane, R> {
     pub(crate) outputs: Vec<Vec<L>>,
     /// Variables' new values, by variable.
     pub(crate) assigned: Vec<(u32, Vec<L>)>,
+    /// What followed from material alone, by step; see [`super::prepared`].
+    pub(crate) ahead: BTreeMap<u32, Vec<L>>,
     /// What was dealt for each unit.
     material: Vec<Vec<u8>>,
     /// Where each step's corrections begin in a unit.
@@ -65,6 +67,7 @@ impl<S, L: Lane, R> Drop for Server<S, L, R> {
         self.material.iter_mut().for_each(Zeroize::zeroize);
         self.inputs.iter_mut().for_each(Zeroize::zeroize);
         self.outputs.iter_mut().for_each(Zeroize::zeroize);
+        self.ahead.values_mut().for_each(Zeroize::zeroize);
         self.assigned.iter_mut().for_each(|(_, values)| values.zeroize());
     }
 }
@@ -100,6 +103,7 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
             inputs: inputs.into(),
             outputs: Vec::new(),
             assigned: Vec::new(),
+            ahead: BTreeMap::new(),
             material,
             offsets,
         })
@@ -116,6 +120,7 @@ impl<S: Side, L: Lane, R: Randomness> Server<S, L, R> {
             inputs,
             outputs,
             assigned: Vec::new(),
+            ahead: BTreeMap::new(),
             material: Vec::new(),
             offsets: Vec::new(),
         }

@@ -10,13 +10,13 @@ use crate::Role;
 use crate::client::ClientSpec;
 use crate::deal::Dealer;
 use crate::error::Blame;
-use crate::party::{Binding, Clock, Event, Party};
+use crate::party::{Binding, Clock, Event, Party, Prepared};
 use crate::plan::Plan;
 use crate::program::{Op, Program};
 use crate::snapshot::{SharedVariables, Snapshot};
 use crate::state::{Assigned, State};
 use crate::statistics::Span;
-use crate::stock::{Epoch, Stock};
+use crate::stock::{Burnt, Epoch, Stock};
 use crate::stream::{Seed, Seeds};
 
 /// An entry point and everybody's part of it.
@@ -156,9 +156,16 @@ impl Deployed {
         }
         let ([snapshot0, snapshot1], [state0, state1]) = (&ready.snapshots, states);
         let (snapshot0, snapshot1) = (snapshot0.at(plan, state0)?, snapshot1.at(plan, state1)?);
+        let (burnt0, burnt1) = (stock0.burn(units.clone())?, stock1.burn(units.clone())?);
+        let prepare = |binding: &Binding, snapshot: &Snapshot, burnt: &Burnt| -> Result<Vec<Prepared>, Blame> {
+            let of = |(unit, material)| Prepared::new(binding, snapshot, unit, material);
+            if plan.prepares() { burnt.material().map(of).collect() } else { Ok(Vec::new()) }
+        };
+        let ahead0 = prepare(binding0, &snapshot0, &burnt0)?;
+        let ahead1 = prepare(binding1, &snapshot1, &burnt1)?;
         let mut parties = [
-            (Role::Server0, Party::server(binding0, &snapshot0, &shared.server0, stock0.burn(units.clone())?)?),
-            (Role::Server1, Party::server(binding1, &snapshot1, &shared.server1, stock1.burn(units.clone())?)?),
+            (Role::Server0, Party::server(binding0, &snapshot0, &shared.server0, burnt0, ahead0)?),
+            (Role::Server1, Party::server(binding1, &snapshot1, &shared.server1, burnt1, ahead1)?),
             (Role::CryptoProducer, Party::crypto_producer(&ready.dealer, stock2.burn(units)?)?),
         ];
         if let Some(clock) = clock {

@@ -252,7 +252,8 @@ impl Measuring<'_> {
     async fn settled(&mut self, runs: &mut Runs, asked: bool) -> Result<(f64, f64), Failure> {
         let (mut from, mut to, mut answers) = (0, 0, if asked { 2 } else { 0 });
         let mut waited = [Role::Server0, Role::Server1].map(|role| {
-            let units = if self.plan.unit_bytes(role) > 0 { self.samples as u64 } else { 0 };
+            let stocked = self.plan.unit_bytes(role) > 0 || self.plan.prepares();
+            let units = if stocked { self.samples as u64 } else { 0 };
             (role, units, 0.0)
         });
         while answers > 0 || waited.iter().any(|(_, missing, _)| *missing > 0) {

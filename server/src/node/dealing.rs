@@ -14,9 +14,10 @@ use tokio::time::sleep;
 use crate::link::{Channel, LinkError};
 use selkie::Role;
 
-use super::era::{Era, Ready, Wish};
+use super::era::{Era, Ready, Wish, capacity};
 use super::hello::{About, Hello, Units, Want, decode, encode};
 use super::measured::{self, Measurement};
+use super::pipes::LARGE;
 use super::setup::{agree, agreed_era};
 use super::{Node, refusal};
 
@@ -28,17 +29,19 @@ const PART: usize = 8;
 const MOST: usize = 1024;
 /// How soon a server looks again whether a query still runs, when dealing has to wait for its end.
 const QUIET: Duration = Duration::from_millis(2);
+/// What is computed ahead takes no more than this of a model.
+const PREPARED_BYTES: usize = 64 << 20;
 /// Between attempts to be dealt to.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A server's part: keeps the stock full until the era is over or the model was replaced.
 pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) {
     if ready.model.plan.unit_bytes(node.role) == 0 {
-        return;
+        return prepare_ahead(node, ready).await;
     }
     let keeping = async {
         while era.current(ready.model.version).is_some() {
-            if let Err(error) = receive(&node, &era, &ready).await {
+            if let Err(error) = receive(&node, &era, ready.clone()).await {
                 let refusal = refusal::of_link(&node.cluster, &error);
                 tracing::warn!(model = %ready.model.name, why = %refusal, "nothing is dealt");
             }
@@ -51,7 +54,7 @@ pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) 
     }
 }
 
-async fn receive(node: &Node, era: &Era, ready: &Ready) -> Result<(), LinkError> {
+async fn receive(node: &Node, era: &Era, ready: Arc<Ready>) -> Result<(), LinkError> {
     let link = era
         .link(Role::CryptoProducer)
         .ok_or_else(|| LinkError::Local("a bug here: an epoch without a crypto producer".to_owned()))?;
@@ -91,10 +94,60 @@ async fn receive(node: &Node, era: &Era, ready: &Ready) -> Result<(), LinkError>
             }
             ready.stock().put(unit, material).map_err(|blame| misbehaved(blame.what().to_owned()))?;
             ready.moved.notify_waiters();
+            prepare(&ready, unit).await;
         }
         measured::say(&Measurement::Stocked { units: count.into(), micros: start.elapsed().as_micros() as u64 });
     }
     Ok(())
+}
+
+/// Computes what follows from a unit's material alone. It is a head start, and may fail.
+async fn prepare(ready: &Arc<Ready>, unit: u64) {
+    let prepared = if ready.model.expense(1).peak <= LARGE {
+        ready.prepare(unit)
+    } else {
+        let apart = ready.clone();
+        tokio::task::spawn_blocking(move || apart.prepare(unit)).await.unwrap_or(Ok(()))
+    };
+    if let Err(blame) = prepared {
+        tracing::warn!(model = %ready.model.name, why = %blame, "nothing is computed ahead");
+    }
+}
+
+/// For a server that expands all of its material from seeds: computes ahead for as many units as a stock would hold.
+async fn prepare_ahead(node: Arc<Node>, ready: Arc<Ready>) {
+    let most = capacity(&ready.model.plan, &node.cluster.limits);
+    let fit = PREPARED_BYTES.checked_div(ready.model.plan.prepared_bytes()).unwrap_or(0);
+    let most = most.min(fit) as u64;
+    let preparing = async {
+        let mut next = 0;
+        while most > 0 {
+            let moved = ready.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let first = ready.stock().next();
+            let units = next.max(first)..first + most;
+            if units.is_empty() {
+                moved.await;
+                continue;
+            }
+            if !node.cluster.limits.deal_while_computing && node.is_busy() {
+                sleep(QUIET).await;
+                continue;
+            }
+            let (count, start) = (units.end - units.start, Instant::now());
+            next = units.end;
+            for unit in units {
+                prepare(&ready, unit).await;
+                tokio::task::yield_now().await;
+            }
+            measured::say(&Measurement::Stocked { units: count, micros: start.elapsed().as_micros() as u64 });
+        }
+    };
+    tokio::select! {
+        () = preparing => {}
+        () = ready.over.cancelled() => {}
+    }
 }
 
 /// server1's: gives sessions their units, in the order in which they were asked for.

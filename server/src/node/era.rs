@@ -1,17 +1,18 @@
 //! What lasts from the moment that all three parties are linked until one of the links is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use selkie::deal::Dealer;
-use selkie::party::Binding;
+use selkie::party::{Binding, Prepared};
 use selkie::plan::Plan;
-use selkie::{Burnt, Epoch, Seed, Seeds, Snapshot, Stock};
+use selkie::{Blame, Burnt, Epoch, Seed, Seeds, Snapshot, Stock};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::config::Limits;
 use crate::link::Link;
@@ -61,6 +62,8 @@ pub(crate) struct Ready {
     /// The crypto producer's masks.
     pub(crate) dealer: Option<Arc<Dealer>>,
     stock: Mutex<Stock>,
+    /// The servers': what was computed ahead, by unit.
+    prepared: Mutex<BTreeMap<u64, Prepared>>,
     /// A session waits for the units before this one.
     pub(crate) awaited: AtomicU64,
     /// Rings when the stock grows or shrinks, or a session waits.
@@ -207,6 +210,7 @@ impl Ready {
                 snapshot,
                 dealer,
                 stock,
+                prepared: Mutex::default(),
                 awaited: AtomicU64::new(0),
                 moved: Notify::new(),
                 wishes,
@@ -214,6 +218,29 @@ impl Ready {
             },
             asked,
         )
+    }
+
+    /// Computes what follows from a unit's material alone, if the unit is at hand and not burnt.
+    pub(crate) fn prepare(&self, unit: u64) -> Result<(), Blame> {
+        let Some(snapshot) = self.snapshot.as_ref().filter(|_| self.model.plan.prepares()) else { return Ok(()) };
+        let material = self.stock().look(unit).map(|material| Zeroizing::new(material.to_vec()));
+        if let Some(material) = material {
+            let prepared = Prepared::new(&self.binding, snapshot, unit, &material)?;
+            let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            // It may have been burnt meanwhile.
+            if self.stock().next() <= unit {
+                all.insert(unit, prepared);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was computed ahead for these units, which are burnt; and nothing remains for those before them.
+    pub(crate) fn take_prepared(&self, units: Range<u64>) -> Vec<Prepared> {
+        let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = all.split_off(&units.end);
+        let taken = std::mem::replace(&mut *all, later);
+        taken.into_iter().filter(|(unit, _)| *unit >= units.start).map(|(_, prepared)| prepared).collect()
     }
 
     pub(crate) fn stock(&self) -> MutexGuard<'_, Stock> {

@@ -28,7 +28,7 @@ use super::refusal;
 const HEADERS: u64 = 1 << 16;
 
 /// A machine that holds more than this many bytes at a time computes on a thread of its own.
-const LARGE: u64 = 16 << 20;
+pub(super) const LARGE: u64 = 16 << 20;
 
 /// What came from a peer: a frame; or nothing more, because it has closed its channel in good order and done its part.
 type Arrival = (Role, Option<Vec<u8>>);

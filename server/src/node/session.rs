@@ -426,6 +426,7 @@ async fn compute(
     let session_ready = ready.clone();
     let Hold { state, turn } = hold;
     let pinned = state.clone();
+    let prepared = ready.take_prepared(burnt.units());
     let (ran, mut pipes) = pipes
         .run(expense.peak, move || {
             let snapshot = session_ready.snapshot.as_ref().ok_or_else(|| refusal::bug("a server without weights"))?;
@@ -433,7 +434,7 @@ async fn compute(
                 Some(state) => snapshot.at(&session_ready.model.plan, state)?,
                 None => snapshot.clone(),
             };
-            Ok(Party::server(&session_ready.binding, &snapshot, &inputs, burnt)?)
+            Ok(Party::server(&session_ready.binding, &snapshot, &inputs, burnt, prepared)?)
         })
         .await?;
     if let Some((assigned, state)) = ran.assigned.zip(state) {
