@@ -11,7 +11,7 @@ use selkie::client::message::Refusal;
 use selkie::party::{Event, Measured, Party};
 use selkie::wire::Frame;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -37,6 +37,8 @@ enum Arrival {
 pub(crate) struct Pipes {
     senders: Vec<(Role, ChannelSender)>,
     inbox: mpsc::UnboundedReceiver<Arrival>,
+    /// The first failure of a channel, as soon as it is known.
+    broken: watch::Receiver<Option<Refusal>>,
     idle: Duration,
     deadline: Instant,
     stop: CancellationToken,
@@ -67,16 +69,18 @@ impl Pipes {
         let limits: &Limits = &cluster.limits;
         let limit = expected.saturating_add(HEADERS).min(limits.session_bytes);
         let (arrivals, inbox) = mpsc::unbounded_channel();
+        let (breaks, broken) = watch::channel(None);
         let (mut senders, mut pumps) = (Vec::new(), Vec::new());
         for (role, channel) in channels {
             let (sender, receiver) = channel.split();
             senders.push((role, sender));
-            let task = pump(cluster.clone(), role, receiver, arrivals.clone(), limit);
+            let task = pump(cluster.clone(), role, receiver, arrivals.clone(), breaks.clone(), limit);
             pumps.push(AbortOnDropHandle::new(tokio::spawn(task)));
         }
         Self {
             senders,
             inbox,
+            broken,
             idle: limits.idle(),
             deadline: Instant::now() + limits.session(),
             stop,
@@ -84,6 +88,12 @@ impl Pipes {
             closed: Vec::new(),
             _pumps: pumps,
         }
+    }
+
+    /// Waits for a channel to fail, while nobody reads the channels; `None`: the session was over before.
+    pub(crate) fn broken(&self) -> impl Future<Output = Option<Refusal>> + Send + use<> {
+        let mut broken = self.broken.clone();
+        async move { broken.wait_for(Option::is_some).await.ok()?.clone() }
     }
 
     /// The same, for a party that cannot know how long its peers wait for others: only the session's own limit holds.
@@ -221,6 +231,7 @@ async fn pump(
     role: Role,
     mut receiver: ChannelReceiver,
     arrivals: mpsc::UnboundedSender<Arrival>,
+    breaks: watch::Sender<Option<Refusal>>,
     limit: u64,
 ) {
     let mut taken = 0u64;
@@ -238,6 +249,9 @@ async fn pump(
             Err(LinkError::Closed { .. }) => Arrival::Closed(role),
             Err(error) => Arrival::Failed(refusal::of_link(&cluster, &error)),
         };
+        if let Arrival::Failed(refusal) = &arrival {
+            breaks.send_if_modified(|first| first.is_none() && first.replace(refusal.clone()).is_none());
+        }
         let over = !matches!(arrival, Arrival::Frame(..));
         if arrivals.send(arrival).is_err() || over {
             return;

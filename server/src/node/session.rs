@@ -70,7 +70,7 @@ pub(crate) struct Query {
 pub(crate) struct Begun {
     ready: Arc<Ready>,
     burnt: Burnt,
-    channels: Vec<(Role, Channel)>,
+    pipes: Pipes,
 }
 
 impl Begun {
@@ -81,8 +81,12 @@ impl Begun {
 
     /// Ends it before it has computed anything; the peers are told why.
     pub(crate) fn refuse(self, refusal: &Refusal) {
-        let reason = refusal::to_reason(refusal);
-        self.channels.into_iter().for_each(|(_, channel)| channel.fail(&reason));
+        self.pipes.fail(refusal);
+    }
+
+    /// Waits for another party to end it.
+    pub(crate) fn broken(&self) -> impl Future<Output = Option<Refusal>> + Send + use<> {
+        self.pipes.broken()
     }
 }
 
@@ -140,7 +144,7 @@ pub(crate) async fn answer(
         Some(begun) => begun,
         None => begin(node, query, &stop).await?,
     };
-    let result = compute(node, query, begun, inputs, stop).await;
+    let result = compute(node, query, begun, inputs).await;
     let millis = start.elapsed().as_millis() as u64;
     match result {
         Ok((output, mut stats)) => {
@@ -190,7 +194,13 @@ async fn lead(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Resu
             () = stop.cancelled() => return Err(refusal::refused("the client went away")),
         }
     };
-    Ok(Begun { ready, burnt, channels })
+    let pipes = pipes(node, &ready, query, channels, stop);
+    Ok(Begun { ready, burnt, pipes })
+}
+
+fn pipes(node: &Node, ready: &Ready, query: &Query, channels: Vec<(Role, Channel)>, stop: &CancellationToken) -> Pipes {
+    let cost = ready.model.plan.cost(query.batch);
+    Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), stop.clone())
 }
 
 fn not_dealt(node: &Node) -> Refusal {
@@ -344,6 +354,8 @@ async fn follow(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Re
         Ok(opened) => opened,
         Err(refusal) => return refuse(channel, refusal),
     };
+    let channels = vec![(Role::Server0, channel), (Role::CryptoProducer, to_producer)];
+    let pipes = pipes(node, &ready, query, channels, stop);
     // The stock may be low: the crypto producer deals as fast as it can.
     let burnt = tokio::select! {
         burnt = timeout(node.cluster.limits.idle(), burnt) => match burnt {
@@ -351,18 +363,17 @@ async fn follow(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Re
             Ok(Err(_)) => Err(refusal::refused("the query's randomness was burnt before it began: ask again")),
             Err(_) => Err(not_dealt(node)),
         },
+        Some(refusal) = pipes.broken() => Err(refusal),
         () = era.over.cancelled() => Err(missing(node).await),
         () = stop.cancelled() => Err(refusal::refused("the client went away")),
     };
-    let burnt = match burnt {
-        Ok(burnt) => burnt,
+    match burnt {
+        Ok(burnt) => Ok(Begun { ready, burnt, pipes }),
         Err(refusal) => {
-            to_producer.fail(&refusal::to_reason(&refusal));
-            return refuse(channel, refusal);
+            pipes.fail(&refusal);
+            Err(refusal)
         }
-    };
-    let channels = vec![(Role::Server0, channel), (Role::CryptoProducer, to_producer)];
-    Ok(Begun { ready, burnt, channels })
+    }
 }
 
 /// What both servers do with their units.
@@ -371,12 +382,10 @@ async fn compute(
     query: &Query,
     begun: Begun,
     inputs: Zeroizing<Vec<Vec<u8>>>,
-    stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
-    let Begun { ready, burnt, channels } = begun;
+    let Begun { ready, burnt, pipes } = begun;
     let cost = ready.model.plan.cost(query.batch);
     tracing::info!(session = %hex(&query.session), batch = query.batch, "begun");
-    let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), stop);
     let session_ready = ready.clone();
     let (ran, pipes) = pipes
         .run(move || {
