@@ -156,6 +156,8 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.guard.shared.end(self.id, "");
+        // Whoever watches it learns that there is nothing to watch.
+        self.readable.notify_waiters();
     }
 }
 
@@ -253,6 +255,28 @@ impl ChannelSender {
     /// As [`Channel::send`].
     pub async fn send(&self, frame: Vec<u8>) -> Result<(), LinkError> {
         self.0.send(frame).await
+    }
+
+    /// Waits until the channel or the link has ended, without reading what arrives, and tells why; `None`: this party has let go
+    /// of it. Holds nothing of the channel itself.
+    pub fn failed(&self) -> impl Future<Output = Option<LinkError>> + Send + use<> {
+        let (handle, readable) = (Arc::downgrade(&self.0), self.0.readable.clone());
+        async move {
+            loop {
+                let changed = readable.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                // What is let go here may be the last of it, so not in the lock of anything.
+                let over = {
+                    let handle = handle.upgrade()?;
+                    handle.guard.shared.over(handle.id)
+                };
+                if over.is_some() {
+                    return over;
+                }
+                changed.await;
+            }
+        }
     }
 
     /// As [`Channel::fail`]; the other half learns that the channel is closed.

@@ -239,6 +239,13 @@ impl Shared {
         Ok(None)
     }
 
+    /// Why a channel has ended, if it has; what arrived before may still be there to read.
+    pub(super) fn over(&self, id: u32) -> Option<LinkError> {
+        let table = self.table();
+        let Some(slot) = table.slots.get(&id) else { return Some(self.closed()) };
+        slot.over.as_ref().or(table.dead.as_ref()).cloned()
+    }
+
     /// The next frame received; `None` when there is none yet. What arrived before the end is
     /// delivered before the end is.
     pub(super) fn receive(&self, id: u32) -> Result<Option<Vec<u8>>, LinkError> {

@@ -50,7 +50,7 @@ struct Collecting {
     last: Instant,
 }
 
-/// The masks for a query that is being collected, or why there are none.
+/// The masks for a query that is being collected, or why there are none, or why they are of no use any more.
 struct Masked {
     session: Session,
     gathering: Arc<Gathering>,
@@ -321,8 +321,15 @@ impl Client {
         let ((gathering, players), node, masked) = (seat.gathering(), self.node.clone(), self.masked.clone());
         self.node.spawn(async move {
             let masks = gathering.masks(&node, &players).await;
+            let begun = masks.is_ok();
             // Should the client be gone, the masks are for nobody.
-            drop(masked.send(Masked { session, gathering, masks }).await);
+            let sent = masked.send(Masked { session, gathering: gathering.clone(), masks }).await;
+            if begun
+                && sent.is_ok()
+                && let Some(refusal) = gathering.failed().await
+            {
+                drop(masked.send(Masked { session, gathering, masks: Err(refusal) }).await);
+            }
         });
     }
 

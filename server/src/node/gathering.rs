@@ -233,6 +233,21 @@ impl Gathering {
         Ok(masks)
     }
 
+    /// Waits for a session that has begun to end before its inputs are here, and says why; `None`: it did not.
+    pub(crate) async fn failed(&self) -> Option<Refusal> {
+        let broken = lock(&self.state).begun.as_ref().map(Begun::broken)?;
+        let broken = tokio::select! {
+            broken = broken => broken,
+            () = self.stop.cancelled() => None,
+        };
+        if let Some(refusal) = broken
+            && !lock(&self.state).complete
+        {
+            self.end(refusal);
+        }
+        lock(&self.state).over.clone()
+    }
+
     /// Takes what a client delivers; gives all inputs, and the session if it has begun, to the one who delivers last.
     fn deliver(&self, waiting: Waiting, delivered: Vec<Vec<u8>>) -> Result<Option<(Inputs, Option<Begun>)>, Refusal> {
         let mut state = lock(&self.state);

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use selkie::client::message::Refusal;
 use selkie::party::{Event, Measured, Party};
 use selkie::wire::Frame;
@@ -97,6 +99,21 @@ impl Pipes {
             cluster: cluster.clone(),
             prepared: Vec::new(),
             profile: measured::profiled().then(|| (measured::clock(), Profile::default())),
+        }
+    }
+
+    /// Waits for a channel to fail, while nobody reads the channels; `None`: the session was over before.
+    pub(crate) fn broken(&self) -> impl Future<Output = Option<Refusal>> + Send + use<> {
+        let cluster = self.cluster.clone();
+        let mut failing: FuturesUnordered<_> = self.senders.iter().map(|(_, sender)| sender.failed()).collect();
+        async move {
+            while let Some(failed) = failing.next().await {
+                // Who has closed its channel in good order has done its part.
+                if let Some(error) = failed.filter(|error| !matches!(error, LinkError::Closed { .. })) {
+                    return Some(refusal::of_link(&cluster, &error));
+                }
+            }
+            None
         }
     }
 

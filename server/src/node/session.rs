@@ -18,7 +18,7 @@ use selkie::plan::{LinkCost, Phase};
 use selkie::{Burnt, State};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use zeroize::Zeroizing;
 
 use crate::link::Channel;
@@ -73,10 +73,16 @@ pub(crate) struct Begun {
     ready: Arc<Ready>,
     hold: Hold,
     burnt: Burnt,
-    channels: Vec<(Role, Channel)>,
+    pipes: Pipes,
+    /// Ends the watch for parties that end it, when it computes or is over.
+    watched: DropGuard,
 }
 
 impl Begun {
+    fn new(ready: Arc<Ready>, hold: Hold, burnt: Burnt, pipes: Pipes) -> Self {
+        Self { ready, hold, burnt, pipes, watched: CancellationToken::new().drop_guard() }
+    }
+
     /// This server's part of the masks of all inputs; see [`selkie::party::Binding::input_masks`].
     pub(crate) fn masks(&self) -> Result<Zeroizing<Vec<u8>>, Refusal> {
         Ok(Zeroizing::new(self.ready.binding.input_masks(self.burnt.units())?))
@@ -84,8 +90,13 @@ impl Begun {
 
     /// Ends it before it has computed anything; the peers are told why.
     pub(crate) fn refuse(self, refusal: &Refusal) {
-        let reason = refusal::to_reason(refusal);
-        self.channels.into_iter().for_each(|(_, channel)| channel.fail(&reason));
+        self.pipes.fail(refusal);
+    }
+
+    /// Waits for another party to end it; `None`: it has begun to compute, or this party has ended it.
+    pub(crate) fn broken(&self) -> impl Future<Output = Option<Refusal>> + Send + use<> {
+        let (broken, watched) = (self.pipes.broken(), self.watched.token().clone());
+        async move { watched.run_until_cancelled(broken).await? }
     }
 }
 
@@ -155,7 +166,7 @@ pub(crate) async fn answer(
         Some(begun) => begun,
         None => begin(node, query, &stop).await?,
     };
-    let result = compute(node, query, begun, inputs, stop).await;
+    let result = compute(node, query, begun, inputs).await;
     let millis = start.elapsed().as_millis() as u64;
     match result {
         Ok((output, mut stats)) => {
@@ -215,7 +226,15 @@ async fn lead(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Resu
             () = stop.cancelled() => return Err(refusal::refused("the client went away")),
         }
     };
-    Ok(Begun { ready, hold: Hold { state, turn }, burnt, channels })
+    let pipes = pipes(node, &ready, query, channels, stop);
+    Ok(Begun::new(ready, Hold { state, turn }, burnt, pipes))
+}
+
+fn pipes(node: &Node, ready: &Ready, query: &Query, channels: Vec<(Role, Channel)>, stop: &CancellationToken) -> Pipes {
+    let expense = ready.model.expense(query.batch);
+    // A run that changes variables goes on to its end, whether or not somebody still listens.
+    let stop = if ready.model.plan.assigns() { ready.over.child_token() } else { stop.clone() };
+    Pipes::new(&node.cluster, channels, expected(&expense.cost.links, node.role), stop)
 }
 
 fn not_dealt(node: &Node) -> Refusal {
@@ -384,6 +403,9 @@ async fn follow(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Re
         Ok(opened) => opened,
         Err(refusal) => return refuse(channel, refusal),
     };
+    let mut channels = vec![(Role::Server0, channel)];
+    channels.extend(to_producer.map(|channel| (Role::CryptoProducer, channel)));
+    let pipes = pipes(node, &ready, query, channels, stop);
     // The stock may be low: the crypto producer deals as fast as it can.
     let burnt = tokio::select! {
         burnt = timeout(node.cluster.limits.idle(), burnt) => match burnt {
@@ -391,21 +413,17 @@ async fn follow(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Re
             Ok(Err(_)) => Err(refusal::refused("the query's randomness was burnt before it began: ask again")),
             Err(_) => Err(not_dealt(node)),
         },
+        Some(refusal) = pipes.broken() => Err(refusal),
         () = era.over.cancelled() => Err(missing(node).await),
         () = stop.cancelled() => Err(refusal::refused("the client went away")),
     };
-    let burnt = match burnt {
-        Ok(burnt) => burnt,
+    match burnt {
+        Ok(burnt) => Ok(Begun::new(ready, Hold { state, turn }, burnt, pipes)),
         Err(refusal) => {
-            if let Some(to_producer) = to_producer {
-                to_producer.fail(&refusal::to_reason(&refusal));
-            }
-            return refuse(channel, refusal);
+            pipes.fail(&refusal);
+            Err(refusal)
         }
-    };
-    let mut channels = vec![(Role::Server0, channel)];
-    channels.extend(to_producer.map(|channel| (Role::CryptoProducer, channel)));
-    Ok(Begun { ready, hold: Hold { state, turn }, burnt, channels })
+    }
 }
 
 /// What both servers do with their units.
@@ -414,15 +432,12 @@ async fn compute(
     query: &Query,
     begun: Begun,
     inputs: Zeroizing<Vec<Vec<u8>>>,
-    stop: CancellationToken,
 ) -> Result<(Vec<Vec<u8>>, Stats), Refusal> {
-    let Begun { ready, hold, burnt, channels } = begun;
+    let Begun { ready, hold, burnt, pipes, watched } = begun;
+    drop(watched);
     let expense = ready.model.expense(query.batch);
     let cost = &expense.cost;
     tracing::info!(session = %hex(&query.session), batch = query.batch, "begun");
-    // A run that changes variables goes on to its end, whether or not somebody still listens.
-    let stop = if ready.model.plan.assigns() { ready.over.child_token() } else { stop };
-    let pipes = Pipes::new(&node.cluster, channels, expected(&cost.links, node.role), stop);
     let session_ready = ready.clone();
     let Hold { state, turn } = hold;
     let pinned = state.clone();

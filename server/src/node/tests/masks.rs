@@ -234,6 +234,11 @@ async fn parts_that_come_early_twice_or_too_large_are_refused() {
     say(&mut alone, ask([2; 16])).await;
     let refused = refusal(&mut alone).await;
     assert!(refused.message.contains("server0") && refused.message.contains("did not begin"), "{refused}");
+    let mut alone = three.client(Role::Server0).await;
+    say(&mut alone, ask([2; 16])).await;
+    assert!(matches!(hear(&mut alone).await, Reply::Masks { .. }));
+    let refused = refusal(&mut alone).await;
+    assert!(refused.message.contains("never server1"), "{refused}");
 
     for (session, sizes, says) in [
         (3, &[33][..], "more input than the 32 bytes"),
