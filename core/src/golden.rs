@@ -31,7 +31,7 @@ pub fn transcripts() -> Result<Vec<(String, [String; 3])>, Blame> {
         let name = format!("{protocol}-{}-{}", numbers.ring_bits, numbers.fraction_bits);
         all.push((name.clone(), transcript(protocol, Variant::default(), numbers)?));
         if let Protocol::Fss | Protocol::Table = protocol {
-            let variant = Variant { objective: Objective::Latency, hash: HashKind::ChaCha };
+            let variant = Variant { objective: Objective::Latency, hash: HashKind::ChaCha, ..Variant::default() };
             all.push((format!("{name}-latency-chacha"), transcript(protocol, variant, numbers)?));
         }
     }

@@ -58,7 +58,7 @@ mod wipe;
 pub mod wire;
 
 pub use error::{Blame, Culprit, GraphError, PlanError};
-pub use protocol::{Objective, Protocol, Variant};
+pub use protocol::{Objective, Protocol, Truncation, Variant};
 pub use role::Role;
 pub use session::Session;
 pub use snapshot::{SharedVariables, Snapshot};

@@ -6,7 +6,7 @@ use ndarray::{Array, Array1, Array2, ArrayD, arr1, arr2};
 use selkie::graph::{Bounds, Graph, Tensor};
 use selkie::layers::{Dense, Initialiser, Layer, Owner, Sgd, sigmoid_cross_entropy, sigmoid_cross_entropy_in_clear};
 use selkie::program::{EntryPoints, Numbers, Weights};
-use selkie::{Protocol, Seed, Session, clear};
+use selkie::{Protocol, Seed, Session, Truncation, Variant, clear};
 
 const FEATURES: usize = 4;
 const ROWS: usize = 20;
@@ -119,6 +119,36 @@ fn what_cannot_be_is_refused_where_it_is_written() {
     let error = session.call("add", &[("by", two.view().into_dyn())]).unwrap_err().to_string();
     assert!(error.contains("single sample"), "{error}");
     assert_eq!(session.states()[0].version(), 0);
+}
+
+/// Local truncation is there on request, costs no opening, and is refused where it would fail too often.
+#[test]
+fn local_truncation_is_for_small_numbers_in_large_rings() {
+    let plan = |fraction_bits, truncation| {
+        let graph = Graph::new();
+        let x = graph.private_input("player", "x", &[4], [-1.0, 1.0]).unwrap();
+        // Three products, the second of which takes a truncated factor.
+        let y = (&(&(&x * &x).unwrap() * &x).unwrap() * &x).unwrap();
+        graph.output("player", &y).unwrap();
+        let weights = graph.weights();
+        let numbers = Numbers { ring_bits: 64, fraction_bits };
+        let program = graph.compile(numbers, Bounds::Proved(&weights)).unwrap();
+        let variant = Variant { truncation, ..Variant::default() };
+        let plan = selkie::plan::Plan::of_variant(&program, Protocol::Pond, variant);
+        plan.map(|plan| (program, std::sync::Arc::new(plan)))
+    };
+    let (_, dealt) = plan(8, Truncation::Dealt).unwrap();
+    let (program, local) = plan(8, Truncation::Local).unwrap();
+    assert!(local.cost(1).offline_bytes < dealt.cost(1).offline_bytes, "nothing is dealt for it");
+    assert!(local.rounds() <= dealt.rounds());
+    let mut session = Session::with_plan(&program, local, &Weights::default(), [3; 32]).unwrap();
+    let x = arr1(&[0.5f32, -0.75, 1.0, 0.25]);
+    let run = session.run(&[("x", x.view().into_dyn())]).unwrap();
+    for (got, x) in run.output("player").unwrap().iter().zip(&x) {
+        assert!((got - x.powi(4)).abs() < 0.02, "{got} {x}");
+    }
+    let error = plan(16, Truncation::Local).unwrap_err().to_string();
+    assert!(error.contains("local truncation") && error.contains("dealt truncation"), "{error}");
 }
 
 /// Points on both sides of a plane.

@@ -27,6 +27,7 @@ pub(crate) mod share_bits;
 pub(crate) mod share_convert;
 pub(crate) mod square;
 pub(crate) mod truncate;
+pub(crate) mod truncate_local;
 pub(crate) mod weights;
 pub(crate) mod winner;
 
@@ -210,6 +211,7 @@ steps! {
     LocalProduct(product::LocalProduct),
     Square(square::Square),
     Truncate(truncate::Truncate),
+    TruncateLocal(truncate_local::TruncateLocal),
     PrivateCompare(private_compare::PrivateCompare),
     ShareHeldBits(share_bits::ShareHeldBits),
     ShareHeldBit(share_bits::ShareHeldBit),

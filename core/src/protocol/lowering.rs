@@ -32,11 +32,12 @@ use crate::gates::reveal::reveal;
 use crate::gates::select_masked::select_masked;
 use crate::gates::square::square;
 use crate::gates::truncate::truncate;
+use crate::gates::truncate_local::truncate_local;
 use crate::gates::weights::{OpenWeights, load, load_masked, load_public};
 use crate::gates::winner::{Comparisons, select_winner};
 use crate::plan::{Additive, Builder, Common, Linear, Lowered, Masked, Placed, PlannedVariable, Port, Wire, WireId};
 use crate::program::{Arrangement, Id, NOWHERE, Node, Op, Program, Visibility};
-use crate::protocol::{Protocol, Variant};
+use crate::protocol::{Protocol, Truncation, Variant};
 
 /// How a value is held.
 #[derive(Clone, Debug)]
@@ -112,6 +113,10 @@ pub(crate) struct Lowering<'a> {
     selected: BTreeMap<WireId, Selected>,
     errors: BTreeMap<Id, f64>,
     used: BTreeMap<Id, Vec<Value>>,
+    /// |x| < 2^n in integers, for nodes' values that are shares.
+    magnitudes: BTreeMap<WireId, i32>,
+    /// How likely one of the local truncations of a sample fails.
+    failures: f64,
 }
 
 /// What tests want to know of a lowering.
@@ -149,6 +154,8 @@ pub(crate) fn lower(
         selected: BTreeMap::new(),
         errors: BTreeMap::new(),
         used: BTreeMap::new(),
+        magnitudes: BTreeMap::new(),
+        failures: 0.0,
     };
     for (id, node) in (0..).zip(program.nodes()) {
         lowering.builder.layer(id);
@@ -158,8 +165,12 @@ pub(crate) fn lower(
         {
             lowering.check_room(id, value.fraction, 2)?;
         }
+        if let Held::Private(wire) = value.held {
+            lowering.magnitudes.insert(wire.id(), node.bound.bits + value.fraction as i32);
+        }
         lowering.values.push(value);
     }
+    lowering.check_failures()?;
     if !lowering.compared.is_empty() {
         let wires = core::mem::take(&mut lowering.compared);
         lowering.builder.layer(0);
@@ -222,6 +233,19 @@ impl Lowering<'_> {
             return Err(PlanError::Bound { wire: id, op, needed, room, missing, ring_bits });
         }
         Ok(())
+    }
+
+    /// Local truncations must hardly ever fail.
+    fn check_failures(&self) -> Result<(), PlanError> {
+        if self.failures <= power_of_two(-40) {
+            return Ok(());
+        }
+        let (bits, k) = (libm::ceil(libm::log2(self.failures)), self.program.numbers().ring_bits);
+        Err(PlanError::Numbers(format!(
+            "local truncation would fail for one sample in 2^{}, and for no more than one in 2^40 it may: use dealt truncation, \
+             fewer fraction bits, tighter bounds, or a larger ring than {k} bits",
+            -bits
+        )))
     }
 
     /// |x| < 2^n in integers, for a node's value with `fraction` bits after the point.
@@ -409,6 +433,12 @@ impl Lowering<'_> {
             }
             // What is open already is truncated for less.
             (None, Some(selected)) if self.builder.masked(wire).is_none() => self.select(selected, by),
+            _ if self.variant.truncation == Truncation::Local => {
+                let k = self.program.numbers().ring_bits as i32;
+                let bits = self.magnitudes.get(&wire.id()).copied().unwrap_or(k - 2).min(k - 2);
+                self.failures += f64::from(self.builder.elements(&wire)) * power_of_two(bits - k);
+                truncate_local(&mut self.builder, wire, by)
+            }
             _ => truncate(&mut self.builder, wire, by),
         };
         self.truncated.insert((wire.id(), by), out);

@@ -17,7 +17,7 @@ use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::program::Program;
 use lowering::Nonlinear;
-pub use variant::{Objective, Variant};
+pub use variant::{Objective, Truncation, Variant};
 
 /// The protocol by which a program is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -40,11 +40,25 @@ impl core::fmt::Display for Objective {
     }
 }
 
+/// How shares are divided by powers of two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Truncation {
+    /// By what the crypto producer deals: it never fails.
+    #[default]
+    Dealt,
+    /// By each server for itself, which costs nothing and fails for a value z with probability |z| / 2^k: a plan in which all of
+    /// these together exceed 2^-40 for one sample is refused.
+    Local,
+}
+
 /// Which variant of its protocol a plan is: a field of the plan, the same for all parties.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Variant {
     /// What `fss` and `table` are to have least of; the other protocols have one form only.
     pub objective: Objective,
+    /// How shares are divided by powers of two.
+    pub truncation: Truncation,
     /// The hash of `fss`'s trees.
     pub hash: HashKind,
 }

@@ -871,6 +871,7 @@ mod random {
             let variant = Variant {
                 objective: if flat { Objective::Latency } else { Objective::Bytes },
                 hash: if chacha { HashKind::ChaCha } else { HashKind::Aes },
+                ..Variant::default()
             };
             let (program, weights, inputs, history) = write(seed, steps, protocol, numbers);
             let why = format!("{variant:?}, seed {seed}, {steps} steps: {history:?}");

@@ -209,10 +209,11 @@ async fn a_client_may_take_its_time_but_not_for_ever() {
     }
     let mut silent = Raw::new(&three, [2; 16], 1).await;
     silent.masks().await.unwrap();
-    for socket in &mut silent.sockets {
-        let late = refusal(socket).await;
-        assert!(late.message.contains("no more input came for 2 s"), "{late}");
-    }
+    // The server that notices first tells the other, which may tell the client before its own time is up.
+    let [zero, one] = &mut silent.sockets;
+    let late = [refusal(zero).await.message, refusal(one).await.message];
+    assert!(late.iter().any(|late| late.contains("no more input came for 2 s")), "{late:?}");
+    assert!(late.iter().all(|late| late.contains("no more input came") || late.contains("gave up")), "{late:?}");
     three.answers().await;
     assert!(three.services.iter().all(|service| service.node.gatherings.lock().unwrap().is_empty()));
 }
