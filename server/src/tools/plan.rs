@@ -179,7 +179,7 @@ fn describe(planned: &Planned, program: &Program, plan: &Plan, args: &Args) -> S
 
 /// The variant, for people.
 fn variant(plan: &Plan) -> String {
-    let Variant { objective, hash } = plan.variant();
+    let Variant { objective, hash, .. } = plan.variant();
     let made = match objective {
         Objective::Latency => "fewest rounds (--objective latency)",
         _ => "fewest bytes (--objective bytes)",
