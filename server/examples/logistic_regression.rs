@@ -34,6 +34,7 @@ const FEATURES: usize = 10;
 const TRAINING_SET: usize = 2000;
 const TEST_SET: usize = 100;
 const BATCH: usize = 100;
+const PREDICTED_AT_ONCE: usize = 50;
 const EPOCHS: usize = 10;
 const LEARNING_RATE: f64 = 0.01;
 
@@ -77,7 +78,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // ## A prediction
     //
-    // Another entry point over the same weights. Its input is one row; a batch of any size may be asked at once.
+    // Another entry point over the same weights. Its input is one row; a batch of rows may be asked at once, as large as the
+    // servers' stock of material allows (`limits.stock_units`).
 
     let row = graph.private_input("input-provider", "row", &[FEATURES as u32], [-0.5, 0.5])?;
     graph.entry("predict").output("input-provider", &model.forward(&row)?.sigmoid()?)?;
@@ -113,8 +115,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // ## Prediction with a model that nobody has ever seen
 
-    let outputs = session.call("predict", &[("row", x_test.view().into_dyn())])?;
-    let private = accuracy(outputs.first().ok_or("no predictions")?.1.iter().copied(), y_test.view());
+    let mut predictions = Vec::with_capacity(TEST_SET);
+    for rows in x_test.axis_chunks_iter(Axis(0), PREDICTED_AT_ONCE) {
+        let outputs = session.call("predict", &[("row", rows.into_dyn())])?;
+        predictions.extend(outputs.first().ok_or("no predictions")?.1.iter().copied());
+    }
+    let private = accuracy(predictions.into_iter(), y_test.view());
     println!("Accuracy: {private} in clear: {}", accuracy_in_clear(&programs, &in_clear, &x_test, &y_test)?);
     println!("You have just done private training without revealing anything about the input!");
     Ok(())

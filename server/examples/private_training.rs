@@ -49,6 +49,8 @@ struct Arguments {
 }
 
 const BATCH: usize = 128;
+/// As many as the servers' stock of material allows (`limits.stock_units`), or fewer.
+const PREDICTED_AT_ONCE: usize = 50;
 const LEARNING_RATE: f64 = 0.1;
 const MEAN: f64 = 0.1307;
 const DEVIATION: f64 = 0.3081;
@@ -126,7 +128,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (images, labels) = source.test(test)?;
     let mut right = [0; 2];
-    for (images, labels) in images.axis_chunks_iter(Axis(0), 100).zip(labels.chunks(100)) {
+    for (images, labels) in images.axis_chunks_iter(Axis(0), PREDICTED_AT_ONCE).zip(labels.chunks(PREDICTED_AT_ONCE)) {
         let outputs = session.call("predict", &[("image", images.into_dyn())])?;
         let private = outputs.first().ok_or("no predictions")?.1.view().into_dimensionality()?;
         let rows: Vec<f32> = images.iter().copied().collect();

@@ -95,8 +95,83 @@ fn mnist() {
     five_batches(&tutorial("mnist", &["--model", model], Some(&data)), 0.95);
 }
 
+/// Two numbers of a line, what was computed in private and the same in clear.
+fn beside_clear(line: &str, before: &str) -> [f64; 2] {
+    let rest = line.strip_prefix(before).unwrap_or_else(|| panic!("{line:?} begins with {before:?}"));
+    let (private, clear) = rest.split_once(" in clear: ").unwrap();
+    [private, clear].map(|number| number.trim().parse().unwrap())
+}
+
+/// Ten epochs, each with the cost that it has in clear, and predictions that are as good.
+fn logistic_regression(flags: &[&str]) {
+    let lines = tutorial("logistic_regression", flags, None);
+    println!("{flags:?}: {}", lines.join("\n"));
+    assert_eq!(lines.len(), 14, "{lines:?}");
+    let costs = lines[1..11].iter().enumerate().map(|(i, line)| {
+        let [private, clear] = beside_clear(line, &format!("Epoch: {:04} cost= ", i + 1));
+        assert!((private - clear).abs() <= 0.02, "{lines:?}");
+        private
+    });
+    assert!(costs.collect::<Vec<_>>().is_sorted_by(|a, b| a > b), "it learns: {lines:?}");
+    assert_eq!(lines[11], "Optimization Finished!");
+    let [private, clear] = beside_clear(&lines[12], "Accuracy: ");
+    assert!((private - clear).abs() <= 0.01 + 1e-9 && clear > 0.8, "{lines:?}");
+}
+
+/// Steps whose loss is that in clear, and predictions that are as good.
+fn private_training(flags: &[&str], data: Option<&std::ffi::OsStr>) {
+    let flags = [flags, &["--epochs", "3", "--steps", "3", "--test", "100"]].concat();
+    let lines = tutorial("private_training", &flags, data);
+    println!("{flags:?}: {}", lines.join("\n"));
+    let losses: Vec<[f64; 2]> = lines
+        .iter()
+        .filter(|line| line.starts_with("epoch "))
+        .map(|line| beside_clear(line.split_once(": ").unwrap().1, "loss "))
+        .collect();
+    // The project's own drawings are one batch, MNIST is hundreds.
+    assert_eq!(losses.is_empty(), data.is_some(), "{lines:?}");
+    assert!(losses.iter().all(|[private, clear]| (private - clear).abs() <= 0.01 * clear), "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("3 steps of 128: ")), "{lines:?}");
+    let (before, accuracies) = lines.last().unwrap().split_once(" test images: ").unwrap();
+    let [private, clear] = beside_clear(accuracies, "");
+    let tested: f64 = before.strip_prefix("accuracy on ").unwrap().parse().unwrap();
+    assert!((private - clear).abs() * tested <= 1.0 + 1e-9, "{lines:?}");
+}
+
+/// A loss that falls to nothing, and the model that the data was made with.
+fn two_owners(flags: &[&str]) {
+    let lines = tutorial("two_owners", flags, None);
+    println!("{flags:?}: {}", lines.join("\n"));
+    let losses: Vec<f64> = [20, 40, 60]
+        .iter()
+        .zip(&lines[1..])
+        .map(|(step, line)| line.strip_prefix(&format!("step {step}: mean squared error ")).unwrap().parse().unwrap())
+        .collect();
+    assert!(losses.is_sorted_by(|a, b| a >= b) && losses[2] < 0.001, "{lines:?}");
+    let revealed: Vec<Vec<f64>> = lines[4..].iter().map(|line| numbers(line, "model-owner receives ")).collect();
+    for (got, wanted) in revealed.concat().iter().zip([0.5, -0.25, 0.75, 0.1]) {
+        assert!((got - wanted).abs() <= 0.011, "{lines:?}");
+    }
+    assert_eq!(revealed.concat().len(), 4, "{lines:?}");
+}
+
 #[test]
-fn both_over_three_processes() {
+fn training() {
+    for protocol in Protocol::ALL {
+        let flags = ["--protocol", protocol.name()];
+        logistic_regression(&flags);
+        two_owners(&flags);
+        if protocol.compares() {
+            private_training(&flags, None);
+            if let Some(data) = std::env::var_os("SELKIE_MNIST_DIR") {
+                private_training(&flags, Some(&data));
+            }
+        }
+    }
+}
+
+#[test]
+fn all_over_three_processes() {
     let mut trial = Trial::new();
     trial.parties();
     trial.epoch(0);
@@ -113,5 +188,13 @@ fn both_over_three_processes() {
         ];
         assert_eq!(lines, wanted);
         five_batches(&tutorial("mnist", &flags, None), if protocol.compares() { 0.95 } else { 0.9 });
+        logistic_regression(&flags);
+        two_owners(&flags);
+        if protocol.compares() {
+            private_training(&flags, None);
+            if let Some(data) = std::env::var_os("SELKIE_MNIST_DIR") {
+                private_training(&flags, Some(&data));
+            }
+        }
     }
 }

@@ -164,8 +164,13 @@ impl Trial {
 
     /// Stops a party without ending it, or lets it go on.
     pub(crate) fn signal(&self, role: Role, signal: &str) {
-        let id = self.running[role.name()].id().to_string();
+        let id = self.id(role).to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// A party's process.
+    pub(crate) fn id(&self, role: Role) -> u32 {
+        self.running[role.name()].id()
     }
 
     pub(crate) fn log(&self, role: Role) -> String {
