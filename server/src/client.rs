@@ -78,6 +78,8 @@ pub struct Client {
 pub struct Question<'a> {
     /// The deployed model's name.
     pub model: &'a str,
+    /// Picks among the protocols under which it is deployed; `None`: the first one.
+    pub protocol: Option<&'a str>,
     /// The inputs of those for whom the client acts, in the program's order: `batch` samples of each.
     pub inputs: Vec<Vec<f32>>,
     /// Samples.
@@ -152,10 +154,10 @@ impl Client {
     /// # Errors
     /// The servers refuse, a party fails, the inputs do not fit the model, or a player is missing.
     pub async fn ask(&mut self, question: Question<'_>) -> Result<Answer, Failure> {
-        let Question { model, inputs, batch, players, session } = question;
+        let Question { model, protocol, inputs, batch, players, session } = question;
         let session = session.map_or_else(fresh_session, Ok)?;
         let seed = fresh().map_err(Failure::other)?;
-        let mut prediction = Prediction::new(session, model, None, inputs, batch, seed);
+        let mut prediction = Prediction::new(session, model, protocol, inputs, batch, seed);
         if let Some(players) = players {
             prediction = prediction.playing(players);
         }

@@ -1,12 +1,15 @@
 //! `selkie demo`: all three parties in this process, over real sockets, with a model that everybody may see.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use selkie::drawing::{Stroke, rasterise};
-use selkie::{Protocol, clear};
+use selkie::plan::Plan;
+use selkie::program::Program;
+use selkie::{PlanError, Protocol, clear};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -70,18 +73,46 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let model = onnx::read(BUNDLED).map_err(Failure::other)?;
     let imported = model::import(&model, &ImportOptions::default())?;
     wait(&services, "find each other").await?;
-    deploy(&cluster, &deployer, MODEL, &(&imported.program).into(), &imported.weights, &[Protocol::default()]).await?;
+    let choice = Choice::of(&imported.program);
+    // One prediction needs one protocol; the page offers all that can run the model.
+    let protocols = if args.once { vec![Protocol::default()] } else { choice.can.clone() };
+    deploy(&cluster, &deployer, MODEL, &(&imported.program).into(), &imported.weights, &protocols).await?;
     wait(&services, "open the model's weights under masks").await?;
     println!("The bundled model is deployed as {MODEL:?}: each server holds one share of its weights.\n");
     predict(&cluster, &imported).await?;
 
     if let Some(listener) = listener {
-        serve(listener, page, &cluster, &imported).await?;
+        serve(listener, page, &cluster, &imported, &choice).await?;
     }
     for service in services {
         service.stop().await;
     }
     Ok(())
+}
+
+/// The protocols that can run a program.
+struct Choice {
+    /// The default first.
+    can: Vec<Protocol>,
+    /// Why each of the others cannot, by its name.
+    refused: BTreeMap<&'static str, String>,
+}
+
+impl Choice {
+    fn of(program: &Program) -> Self {
+        let (mut can, mut refused) = (Vec::new(), BTreeMap::new());
+        for protocol in [Protocol::Table, Protocol::Fss, Protocol::SecureNn, Protocol::Pond] {
+            match Plan::new(program, protocol) {
+                Ok(_) => can.push(protocol),
+                Err(PlanError::Unsupported { op, .. }) if !protocol.compares() => {
+                    let why = format!("has no comparisons, without which it cannot compute this network's {op}");
+                    refused.insert(protocol.name(), why);
+                }
+                Err(why) => drop(refused.insert(protocol.name(), why.to_string())),
+            }
+        }
+        Self { can, refused }
+    }
 }
 
 fn page(args: &Args) -> Result<Page, Failure> {
@@ -178,12 +209,18 @@ async fn listen(port: Option<u16>) -> Result<TcpListener, Failure> {
     }
 }
 
-async fn serve(listener: TcpListener, mut page: Page, cluster: &Cluster, imported: &Imported) -> Result<(), Failure> {
+async fn serve(
+    listener: TcpListener,
+    mut page: Page,
+    cluster: &Cluster,
+    imported: &Imported,
+    choice: &Choice,
+) -> Result<(), Failure> {
     let address = |role| cluster.party(role).address.to_string();
     let (zero, one) = (address(Role::Server0), address(Role::Server1));
     let document = json!({
         "server0": format!("ws://{zero}/client"), "server1": format!("ws://{one}/client"),
-        "producer": address(Role::CryptoProducer), "model": MODEL, "demo": true,
+        "producer": address(Role::CryptoProducer), "model": MODEL, "demo": true, "refused": choice.refused,
     });
     page.add("cluster.json", Bytes::from(document.to_string()));
     let public = postcard::to_allocvec(&(&imported.program, &imported.weights)).map_err(Failure::other)?;

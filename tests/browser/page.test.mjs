@@ -64,6 +64,33 @@ test("the sheets are new at every stroke, and at the slider's far end they are t
     assert.match(await page.textContent("#join-says"), /2⁶⁴/);
   }));
 
+test("each protocol that is picked reads the same digit, at another price", () =>
+  on({}, async (page) => {
+    await draw(page, seven());
+    assert.equal(await read(page), 7);
+    await page.click("summary");
+    const cells = (protocol) => page.locator(`tr[data-protocol=${protocol}] td`).allTextContents();
+    const learns = () => page.textContent("#producer-learns");
+    assert.equal(await page.isChecked("input[value=table]"), true, "the servers' first one");
+    assert.deepEqual(await cells("fss"), ["", "", "", ""], "nothing is known of what was not tried");
+    assert.equal(await learns(), "");
+    const costs = { table: (await cells("table")).slice(1).join() };
+    for (const protocol of ["fss", "securenn"]) {
+      await page.check(`input[value=${protocol}]`);
+      await page.waitForFunction((name) => document.querySelector(`tr[data-protocol=${name}] td`).textContent, protocol);
+      assert.equal(await read(page), 7);
+      const figures = await cells(protocol);
+      assert.ok(figures.every((figure) => /^\d[\d,.]*$/.test(figure)), String(figures));
+      costs[protocol] = figures.slice(1).join();
+      assert.ok((await page.textContent("#figures")).includes(`${figures.at(-1)} rounds`));
+    }
+    assert.match(await learns(), /securenn.*blinded comparisons/);
+    assert.equal(new Set(Object.values(costs)).size, 3, JSON.stringify(costs));
+    assert.match(await page.textContent("tr[data-protocol=pond]"), /pond.*no comparisons/);
+    assert.equal(await page.locator("input[value=pond]").count(), 0);
+    console.log(JSON.stringify(costs));
+  }));
+
 test("a blank sheet is not asked about", () =>
   on({}, async (page) => {
     await draw(page, seven());

@@ -4,12 +4,18 @@ const VALUES = Float32Array.of(-3.1, 0.4, 1.2, 1.9, -4, -1.5, -6.2, 9.3, -0.5, 2
 
 const ANSWERS = {
   connect: () => undefined,
-  models: () => [{ name: "mnist", protocol: "securenn", inputShape: [1, 28, 28], outputShape: [10] }],
-  predict: () => ({ values: VALUES, shape: [1, 10], ms: 183.4, rounds: 46, onlineBytes: 1_204_311, clientBytes: 6_464, session: "7b1c" }),
+  models: () =>
+    ["table", "fss", "securenn"].map((protocol, i) => {
+      return { name: i ? `mnist@${protocol}` : "mnist", protocol, inputShape: [1, 28, 28], outputShape: [10] };
+    }),
+  predict(model, input, { protocol }) {
+    const costs = { rounds: 6 + protocol.length, onlineBytes: 10_000 * protocol.length, offlineBytes: 90_000, clientBytes: 6_464 };
+    return { values: VALUES, shape: [1, 10], protocol, ms: 183.4, ...costs, session: "7b1c" };
+  },
 };
 
 self.onmessage = ({ data: { id, call } }) => {
   if (call) {
-    setTimeout(() => self.postMessage({ id, value: ANSWERS[call[0]]() }), call[0] === "predict" ? 120 : 10);
+    setTimeout(() => self.postMessage({ id, value: ANSWERS[call[0]](...call.slice(1)) }), call[0] === "predict" ? 120 : 10);
   }
 };

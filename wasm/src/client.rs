@@ -58,12 +58,18 @@ pub struct Answer {
     /// The batch, then one answer's shape.
     #[wasm_bindgen(readonly)]
     pub shape: Vec<u32>,
+    /// The protocol that ran.
+    #[wasm_bindgen(readonly)]
+    pub protocol: String,
     /// Rounds among the three parties.
     #[wasm_bindgen(readonly)]
     pub rounds: u32,
     /// Payload among the three parties, from the inputs' arrival on.
     #[wasm_bindgen(readonly, js_name = onlineBytes)]
     pub online_bytes: f64,
+    /// Payload dealt ahead.
+    #[wasm_bindgen(readonly, js_name = offlineBytes)]
+    pub offline_bytes: f64,
     /// Payload between this client and the servers.
     #[wasm_bindgen(readonly, js_name = clientBytes)]
     pub client_bytes: f64,
@@ -140,7 +146,8 @@ impl Client {
         Ok(())
     }
 
-    /// Begins a prediction of `batch` samples, which resolves to an `Answer`; returns the session's name.
+    /// Begins a prediction of `batch` samples, which resolves to an `Answer`; returns the session's name. `protocol` is this
+    /// prediction's, instead of the client's.
     ///
     /// # Errors
     /// A value is not finite; there is no randomness; the client is over.
@@ -149,6 +156,7 @@ impl Client {
         model: String,
         input: Vec<f32>,
         batch: u32,
+        protocol: Option<String>,
         resolve: Function,
         reject: Function,
     ) -> Result<String, Failure> {
@@ -159,7 +167,7 @@ impl Client {
         }
         let inner = &mut *self.inner.borrow_mut();
         let (session, seed) = (session()?, shares::seed()?);
-        let protocol = inner.protocol.as_deref();
+        let protocol = protocol.as_deref().or(inner.protocol.as_deref());
         let prediction = Prediction::new(session, &model, protocol, vec![input], batch as usize, seed);
         inner.begin_as(session, Question::Predict(model, Box::new(prediction)), Promised::new(resolve, reject))?;
         inner.flush(session);
@@ -266,6 +274,7 @@ impl Inner {
                 Ok(JsValue::UNDEFINED)
             }
             Ok(Outcome::Answered(model, answer)) => {
+                // Of any protocol: all run one program, whose inputs are encoded in one way, and that is what it is kept for.
                 self.know(model, answer.spec.clone());
                 Ok(report(session, *answer).into())
             }
@@ -295,7 +304,8 @@ impl Inner {
 }
 
 fn report(session: Session, answer: selkie::client::Answer) -> Answer {
-    let (rounds, online_bytes, client_bytes) = (answer.rounds(), answer.online_bytes(), answer.client_bytes);
+    let (rounds, client_bytes) = (answer.rounds(), answer.client_bytes);
+    let (online_bytes, offline_bytes) = (answer.online_bytes(), answer.offline_bytes());
     let values = answer.outputs.into_iter().next().unwrap_or_default();
     let one = answer.spec.outputs.first().map(|output| output.shape.clone()).unwrap_or_default();
     let elements: usize = one.iter().map(|n| *n as usize).product();
@@ -303,8 +313,10 @@ fn report(session: Session, answer: selkie::client::Answer) -> Answer {
     Answer {
         shape: std::iter::once(batch as u32).chain(one).collect(),
         values,
+        protocol: answer.spec.protocol,
         rounds,
         online_bytes: online_bytes as f64,
+        offline_bytes: offline_bytes as f64,
         client_bytes: client_bytes as f64,
         session: name(session),
     }

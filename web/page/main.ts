@@ -6,6 +6,7 @@ import { Answer } from "./answer.js";
 import { offer } from "./examples.js";
 import { Pad } from "./pad.js";
 import { Parties, cluster } from "./parties.js";
+import { Protocols } from "./protocols.js";
 import { Skins, element } from "./skins.js";
 
 /** A pause this long ends a drawing, as far as asking is concerned. */
@@ -14,21 +15,29 @@ const PAUSE_MS = 350;
 const RESHARE_MS = 400;
 
 const answer = new Answer(() => void start());
+const protocols = new Protocols(() => {
+  answer.stale();
+  if (pixels) {
+    void ask();
+  }
+});
 let parties: Parties | undefined;
 let clear: Clear | undefined;
+let refused: Record<string, string> = {};
 
 async function start(): Promise<void> {
   try {
     if (!parties) {
       answer.none("Looking for the servers…");
       const where = await cluster();
+      refused = where.refused ?? {};
       parties = new Parties(where);
       element("where-server0").textContent = host(where.server0);
       element("where-server1").textContent = host(where.server1);
       element("where-producer").textContent = host(where.producer);
       document.body.classList.toggle("demo", where.demo);
     }
-    await parties.connect();
+    protocols.offer(await parties.protocols(), refused);
     if (pixels) {
       await ask();
     } else {
@@ -95,9 +104,11 @@ async function ask(): Promise<void> {
         break;
       }
       answer.asking();
-      const prediction = await parties.predict(input);
+      const protocol = protocols.picked;
+      const prediction = await parties.predict(input, protocol);
+      protocols.tried(prediction);
       const expected = (await inClear())?.logits(input);
-      if (pixels === input) {
+      if (pixels === input && protocols.picked === protocol) {
         answer.said(prediction, expected);
       }
     } while (again);

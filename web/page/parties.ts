@@ -9,6 +9,8 @@ export interface Cluster {
   producer: string;
   model: string;
   demo: boolean;
+  /** Why protocols are not offered, by their names; whoever runs the page need not say. */
+  refused?: Record<string, string>;
 }
 
 /** Asks the host of this page where the parties are. */
@@ -40,10 +42,18 @@ export class Parties {
     return this.#client;
   }
 
-  async predict(pixels: Float32Array): Promise<Prediction> {
+  /** The protocols under which the model is deployed: first the one that runs unless another is picked. */
+  async protocols(): Promise<string[]> {
+    const { model } = this.#where;
+    const models = await (await this.connect()).models();
+    const parts = models.filter(({ name }) => name === model || name.startsWith(`${model}@`));
+    return parts.sort((a, b) => a.name.length - b.name.length).map(({ protocol }) => protocol);
+  }
+
+  async predict(pixels: Float32Array, protocol: string | undefined): Promise<Prediction> {
     const client = await this.connect();
     try {
-      return await client.predict(this.#where.model, pixels);
+      return await client.predict(this.#where.model, pixels, protocol === undefined ? {} : { protocol });
     } catch (error) {
       if (!(error instanceof SelkieError) || error.code === "peer") {
         client.close();

@@ -62,7 +62,7 @@ class Engine implements Client {
     });
   }
 
-  async predict(model: string, input: Float32Array, { batch = 1, signal }: PredictOptions = {}): Promise<Prediction> {
+  async predict(model: string, input: Float32Array, { batch = 1, protocol, signal }: PredictOptions = {}): Promise<Prediction> {
     signal?.throwIfAborted();
     if (!Number.isInteger(batch) || batch < 1 || batch > 0xffff) {
       throw usage(`A batch is a whole number from 1 to 65535, not ${batch}.`);
@@ -71,10 +71,11 @@ class Engine implements Client {
     let session: string | undefined;
     try {
       const answer = await settled<Answer>(signal, (resolve, reject) => {
-        session = this.#inner.predict(model, floats(input), batch, resolve, reject);
+        session = this.#inner.predict(model, floats(input), batch, protocol, resolve, reject);
       });
-      const { values, shape, rounds, onlineBytes, clientBytes } = answer;
-      const prediction = { values, shape: [...shape], rounds, onlineBytes, clientBytes, session: answer.session };
+      const { values, shape, rounds, onlineBytes, offlineBytes, clientBytes } = answer;
+      const costs = { rounds, onlineBytes, offlineBytes, clientBytes };
+      const prediction = { values, shape: [...shape], protocol: answer.protocol, ...costs, session: answer.session };
       answer.free();
       return { ...prediction, ms: performance.now() - began };
     } catch (error) {

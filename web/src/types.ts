@@ -42,6 +42,8 @@ export interface Model {
 export interface PredictOptions {
   /** How many samples `values` holds, one after another; 1 unless told. */
   batch?: number;
+  /** Picks among the protocols under which the model is deployed, for this prediction; without it, what `connect` was told. */
+  protocol?: string;
   /** Gives this prediction up. */
   signal?: AbortSignal;
 }
@@ -51,12 +53,16 @@ export interface Prediction {
   values: Float32Array;
   /** `[batch, …]`. */
   shape: number[];
+  /** The protocol that ran. */
+  protocol: string;
   /** From the call to the answer. */
   ms: number;
   /** The longest chain of dependent messages among the three parties. */
   rounds: number;
   /** Payload among the three parties from the inputs' arrival on. */
   onlineBytes: number;
+  /** Payload that the crypto producer dealt ahead. */
+  offlineBytes: number;
   /** Payload between this client and the servers. */
   clientBytes: number;
   /** The session's id, to find it in the operators' logs. */
@@ -70,7 +76,7 @@ export interface Shares {
 }
 
 export interface Client {
-  /** The models that both servers serve. */
+  /** The models that both servers serve: one under several protocols is called `NAME`, and `NAME@PROTOCOL` for each further one. */
   models(): Promise<Model[]>;
   /** Asks the servers for a prediction without showing them the input. */
   predict(model: string, input: Float32Array, options?: PredictOptions): Promise<Prediction>;

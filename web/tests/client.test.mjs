@@ -22,7 +22,7 @@ const SPEC = bytes(
 /** The same with a masked input: each server hands out a seed for each sample. */
 const MASKED = bytes(SPEC.subarray(0, 114), 2, SPEC.subarray(115));
 /** Rounds, bytes sent, from the crypto producer, dealt ahead, on the wire; the plan's four; microseconds. */
-const STATS = bytes([7], [100], [0], [0], [0], [0, 0, 0, 0], [5]);
+const STATS = bytes([7], [100], [0], [11], [0], [0, 0, 0, 0], [5]);
 /** 1.5 and -2, shared. */
 const OUTPUTS = [elements(1n << 63n, 5n), elements((1n << 63n) + 98304n, BigInt.asUintN(64, -131072n - 5n))];
 
@@ -88,11 +88,34 @@ test("it lists, splits, joins and predicts", async () => {
   assert.notDeepEqual(one, two);
   assert.deepEqual(await client.join("net", one), input);
   const { ms, session, ...answer } = await client.predict("net", input);
-  assert.deepEqual(answer, { values: Float32Array.of(1.5, -2), shape: [1, 2], rounds: 7, onlineBytes: 200, clientBytes: 32 + 24 + 32 });
+  assert.deepEqual(answer, { values: Float32Array.of(1.5, -2), shape: [1, 2], protocol: "securenn", rounds: 7, onlineBytes: 200, offlineBytes: 22, clientBytes: 32 + 24 + 32 });
   assert.match(session, /^[0-9a-f]{32}$/);
   assert.ok(ms > 0);
   client.close();
   assert.equal((await failure(client.predict("net", input))).code, "usage");
+});
+
+test("a protocol can be picked for a client, and for one prediction", async () => {
+  const wanted = [];
+  const describe = (socket, session, index, message) => {
+    // Version, session and name stand before it.
+    wanted.push(message.subarray(2 + 16 + 1 + "net".length).toString("latin1"));
+    StandIn.usual.describe(socket, session, index, message);
+  };
+  servers.forEach((server) => (server.answers = { describe }));
+  for (const [connected, options, asked] of [
+    [{}, {}, "\x00"],
+    [{}, { protocol: "securenn" }, "\x01\x08securenn"],
+    [{ protocol: "fss" }, {}, "\x01\x03fss"],
+    [{ protocol: "fss" }, { protocol: "table" }, "\x01\x05table"],
+  ]) {
+    const client = await open(connected);
+    wanted.length = 0;
+    await client.predict("net", input, options);
+    assert.deepEqual(wanted, [asked, asked]);
+    client.close();
+  }
+  servers.forEach((server) => (server.answers = {}));
 });
 
 test("a masked input waits for both servers' masks, and both are sent the same", async () => {
@@ -145,7 +168,7 @@ test("what does not fit is refused before any of it is sent", async () => {
     [Float32Array.of(0, Number.NaN, 0), {}, /number 1 is not a finite number/],
     [Float32Array.of(0, 0, Number.POSITIVE_INFINITY), {}, /number 2 is not a finite number/],
     [Float32Array.of(0, 0), {}, /2 values for the input x/],
-    [Float32Array.of(0, 0, 1.5), {}, /1\.5 for the input x, whose range is -1 to 1/],
+    [Float32Array.of(0, 0, 1.5), {}, /1\.5 for the input x, in row 0, column 2, whose range is -1 to 1/],
     [input, { batch: 2 }, /3 values for the input x/],
     [input, { batch: 0.5 }, /whole number/],
     [[0, 0, 0], {}, /Float32Array/],

@@ -204,16 +204,18 @@ impl Client {
             )));
         }
         let model = self.model(name)?;
-        match protocol {
-            Some(wanted) if wanted != model.protocol().name() => {
-                let shown: String = wanted.chars().take(40).collect();
-                Err(refusal::usage(format!(
-                    "{name} is not deployed for the protocol {shown:?} but for {}",
-                    model.protocol()
-                )))
-            }
-            _ => Ok(model),
+        let Some(wanted) = protocol else { return Ok(model) };
+        let models = self.node.protocols_of(name);
+        if let Some(model) = models.iter().find(|model| model.protocol().name() == wanted) {
+            return Ok(model.clone());
         }
+        let deployed: Vec<_> = models.iter().map(|model| model.protocol().name()).collect();
+        let shown: String = wanted.chars().take(40).collect();
+        Err(refusal::usage(format!(
+            "{name} is not deployed for the protocol {shown:?} but for {}; its owner adds one by deploying it again, with \
+             `selkie deploy --protocol` and all of them",
+            deployed.join(", ")
+        )))
     }
 
     /// Fresh bytes for the proofs of a query.
@@ -282,10 +284,10 @@ impl Client {
         batch: usize,
         playing: &[Playing],
     ) -> Result<(), Refusal> {
-        let model = self.model(name)?;
-        if model.spec.plan != plan {
-            return Err(refusal::refused(format!("{name} was just deployed anew: ask again")));
-        }
+        self.model(name)?;
+        // Whoever picked a protocol asks by the model's own name, and knows the plan of that protocol.
+        let model = self.node.protocols_of(name).into_iter().find(|model| model.spec.plan == plan);
+        let model = model.ok_or_else(|| refusal::refused(format!("{name} was just deployed anew: ask again")))?;
         session::check_batch(&self.node, &model, batch)?;
         let players = self.cast(session, &model, playing)?;
         let place = self.places.clone().try_acquire_owned().map_err(|_| {

@@ -93,6 +93,13 @@ impl Node {
         self.models.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// The models that go by a name: the one that is called so, and the same under the deployment's other protocols, `NAME@…`.
+    pub(crate) fn protocols_of(&self, name: &str) -> Vec<Arc<Model>> {
+        let goes_by = |model: &Model| model.name.strip_prefix(name).is_some_and(|s| s.is_empty() || s.starts_with('@'));
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.values().filter(|model| goes_by(model)).cloned().collect()
+    }
+
     pub(crate) fn models(&self) -> Vec<Arc<Model>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }

@@ -20,7 +20,7 @@ mod masks;
 mod players;
 
 use super::*;
-use crate::client::Client;
+use crate::client::{Client, Question};
 use crate::config::{Address, SampleParty, sample};
 use crate::deploy::{Offer, deploy, deploy_as};
 use crate::exit::Exit;
@@ -88,6 +88,12 @@ impl Three {
 
     async fn deploy_program(&self, name: &str, (program, weights): &(Program, Weights)) {
         deploy(&self.cluster, &self.deployer, name, &program.into(), weights, &[Protocol::default()]).await.unwrap();
+        self.ready().await;
+    }
+
+    async fn deploy_under(&self, name: &str, scale: f32, protocols: &[Protocol]) {
+        let (program, weights) = network(scale);
+        deploy(&self.cluster, &self.deployer, name, &program.into(), &weights, protocols).await.unwrap();
         self.ready().await;
     }
 
@@ -226,6 +232,66 @@ async fn impolite_clients_disturb_nobody() {
     assert!((answer.outputs[0][0] - 1.0).abs() < 1e-3);
     let failed = client.predict("m", vec![f32::NAN; 4], 1).await.unwrap_err();
     assert_eq!(failed.exit, Exit::Usage);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_picks_among_the_protocols_of_a_deployment() {
+    use Protocol::{Fss, Pond, SecureNn, Table};
+    let three = Three::new().await;
+    three.deploy_under("m", 2.0, &[SecureNn, Table, Fss]).await;
+    // Neither is a part of it, though one's name begins with the same letters, and the other's program is the same.
+    three.deploy_under("m-2", 3.0, &[Pond]).await;
+    three.deploy_under("n", 2.0, &[Pond]).await;
+    let mut client = Client::connect(&three.cluster).await.unwrap();
+    let asked = [
+        ("m", None, SecureNn),
+        ("m", Some("securenn"), SecureNn),
+        ("m", Some("table"), Table),
+        ("m", Some("fss"), Fss),
+        ("m@fss", None, Fss),
+        ("m@fss", Some("fss"), Fss),
+        ("m-2", Some("pond"), Pond),
+    ];
+    let mut online = std::collections::BTreeMap::new();
+    for (model, protocol, runs) in asked {
+        let question = Question { model, protocol, inputs: vec![vec![0.5; 4]], batch: 1, ..Question::default() };
+        let answer = client.ask(question).await.unwrap();
+        assert_eq!(answer.spec.protocol, runs.name(), "{model} by {protocol:?}");
+        let wanted = if model == "m-2" { 1.5 } else { 1.0 };
+        let off = (answer.outputs[0][0] - wanted).abs();
+        assert!(off < if runs.compares() { 1e-3 } else { 0.5 }, "{model} by {protocol:?}: {off}");
+        assert_eq!(*online.entry(runs.name()).or_insert(answer.online_bytes()), answer.online_bytes());
+    }
+    assert_eq!(
+        online.values().collect::<std::collections::BTreeSet<_>>().len(),
+        4,
+        "each costs something else: {online:?}"
+    );
+
+    let refused = [("m", "pond"), ("m", ""), ("m@fss", "table"), ("m-2", "fss")];
+    for (model, protocol) in refused {
+        // Both servers refuse, and a client reads no further than the first of them.
+        let mut client = Client::connect(&three.cluster).await.unwrap();
+        let (inputs, protocol) = (vec![vec![0.5; 4]], Some(protocol));
+        let failed =
+            client.ask(Question { model, protocol, inputs, batch: 1, ..Question::default() }).await.unwrap_err();
+        assert_eq!(failed.exit, Exit::Usage);
+        let there = match model {
+            "m" => "but for securenn, fss, table;",
+            "m@fss" => "but for fss;",
+            _ => "but for pond;",
+        };
+        assert!(failed.message.contains(there), "{model} by {protocol:?}: {failed}");
+    }
+
+    // A plan of another model's is none of this one's.
+    let mut socket = three.client(Role::Server0).await;
+    let session = [3; 16];
+    say(&mut socket, Request::Describe { version: VERSION, session, model: "n".into(), protocol: None }).await;
+    let Reply::Spec { spec, .. } = hear(&mut socket).await else { panic!() };
+    let players = vec![Playing { player: "c".into(), signature: None }];
+    say(&mut socket, Request::Ask { session, model: "m".into(), plan: spec.plan, batch: 1, players }).await;
+    assert!(refusal(&mut socket).await.message.contains("deployed anew"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,8 @@ async fn play(
     let mut client = Client::connect(&three.cluster).await.unwrap().with_keys(keys);
     let inputs = if input.is_empty() { vec![] } else { vec![input.to_vec()] };
     let players = Some(vec![name.to_owned()]);
-    let question = Question { model: "joint", inputs, batch: 1, players, session: Some(session) };
+    let question =
+        Question { model: "joint", inputs, batch: 1, players, session: Some(session), ..Question::default() };
     timeout(LONG, client.ask(question)).await.unwrap()
 }
 
@@ -110,7 +111,8 @@ async fn missing_players_are_named_and_the_session_ends() {
         let keys = [("hospital-b".to_owned(), b.clone())].into();
         let mut client = Client::connect(&three.cluster).await.unwrap().with_keys(keys);
         let (players, session) = (Some(vec!["hospital-b".to_owned()]), Some(session));
-        let two = Question { model: "joint", inputs: vec![vec![0.0; 6]], batch: 2, players, session };
+        let two =
+            Question { model: "joint", inputs: vec![vec![0.0; 6]], batch: 2, players, session, ..Question::default() };
         let other = client.ask(two).await.unwrap_err();
         assert!(other.message.contains("query of 1 samples, and here are 2"), "{other}");
     };
