@@ -185,6 +185,9 @@ enum Source {
     Drawings,
 }
 
+/// One pass over the data.
+type BoxedBatches = Box<dyn Iterator<Item = Result<Batch, Box<dyn Error>>>>;
+
 /// Images and one-hot labels.
 type Batch = (Array2<f32>, Array2<f32>);
 
@@ -207,7 +210,7 @@ impl Source {
         }
     }
 
-    fn open(&self) -> Result<Box<dyn Iterator<Item = Result<Batch, Box<dyn Error>>>>, Box<dyn Error>> {
+    fn open(&self) -> Result<BoxedBatches, Box<dyn Error>> {
         let one_hot = |labels: &[u8]| {
             Array2::from_shape_fn((labels.len(), 10), |(i, class)| {
                 f32::from(u8::from(labels.get(i).is_some_and(|label| usize::from(*label) == class)))

@@ -266,8 +266,11 @@ async fn place(
     Ok((Deployed { parts, version }, targets))
 }
 
-/// The parts of a deployment, and what server0, server1 and the crypto producer are sent of them.
-fn make(offer: &Offer<'_>) -> Result<(Vec<DeployedPart>, [Zeroizing<Vec<u8>>; 3]), Failure> {
+/// What server0, server1 and the crypto producer are sent.
+type Sent = [Zeroizing<Vec<u8>>; 3];
+
+/// The parts of a deployment, and what is sent of them.
+fn make(offer: &Offer<'_>) -> Result<(Vec<DeployedPart>, Sent), Failure> {
     let (mut parts, mut sent) = (Vec::new(), [Parts::new(), Parts::new(), Parts::new()]);
     for (index, protocol) in offer.protocols.iter().enumerate() {
         for (entry, program) in offer.programs.iter() {

@@ -168,7 +168,7 @@ impl Gate for Product {
         };
         if self.has_variable() && known(x) && known(y) {
             let mut z = server.dealt(self, 0, C)?.words()?;
-            self.from_masks(server, &mut z)?;
+            self.add_masked(server, &mut z)?;
             server.ahead.insert(server.at.step, z);
         }
         Ok(())
@@ -185,7 +185,7 @@ impl Gate for Product {
             Some(ahead) if ahead.len() == self.product.out() * batch => ahead,
             _ => {
                 let mut z = server.dealt(self, 0, C)?.words()?;
-                self.from_masks(server, &mut z)?;
+                self.add_masked(server, &mut z)?;
                 z
             }
         };
@@ -210,7 +210,7 @@ impl Product {
     }
 
     /// Adds X̂·B_j where X is a weight, else A_j·Ŷ.
-    fn from_masks<S: Side, L: Lane, R: Randomness>(&self, server: &Server<S, L, R>, z: &mut [L]) -> Result<(), Blame> {
+    fn add_masked<S: Side, L: Lane, R: Randomness>(&self, server: &Server<S, L, R>, z: &mut [L]) -> Result<(), Blame> {
         let (x, y, threads, batch) = (&self.x, &self.y, &*server.at.threads, server.at.batch());
         if matches!(x, Factor::Variable(_)) {
             self.product.apply(threads, &each_sample(x, x.hat(server)?, batch), &y.mask_share(server)?, z);

@@ -121,7 +121,10 @@ async fn prepare_ahead(node: Arc<Node>, ready: Arc<Ready>) {
     let most = most.min(fit) as u64;
     let preparing = async {
         let mut next = 0;
-        while most > 0 {
+        if most == 0 {
+            return;
+        }
+        loop {
             let moved = ready.moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();

@@ -38,6 +38,8 @@ const RETURN: Duration = Duration::from_millis(2000);
 const SETUP: Duration = Duration::from_secs(15);
 /// How long one half of a session waits for the other.
 const OTHER_HALF: Duration = Duration::from_secs(4);
+/// How long server1 waits for server0's word, which may itself wait for a stock to be filled.
+const FIRST_WORD: Duration = Duration::from_secs(15);
 /// How long the crypto producer waits for server1: no party keeps a session for longer that was asked of one server alone.
 pub(super) const ONE_HALF: Duration = Duration::from_secs(8);
 /// What is said when all links are there, and no epoch yet.
@@ -51,8 +53,11 @@ pub(crate) struct Offer {
     units: Units,
     channel: Channel,
     /// server1's: the model, the kept variables on which the session runs, and the units as soon as they are burnt.
-    own: Option<(Arc<Ready>, Option<Arc<State>>, oneshot::Receiver<Burnt>)>,
+    own: Option<Own>,
 }
+
+/// server1's part of an offer.
+type Own = (Arc<Ready>, Option<Arc<State>>, oneshot::Receiver<Burnt>);
 
 impl Offer {
     fn refuse(self, refusal: &Refusal) {
@@ -363,13 +368,13 @@ async fn follow(node: &Arc<Node>, query: &Query, stop: &CancellationToken) -> Re
                 format!(
                     "server0 at {} did not begin the query within {} s",
                     node.cluster.party(Role::Server0).address,
-                    OTHER_HALF.as_secs()
+                    FIRST_WORD.as_secs()
                 ),
             ),
         },
     };
     let offer = tokio::select! {
-        offer = node.offers.fetch(query.session, OTHER_HALF) => offer.ok_or_else(silent)?,
+        offer = node.offers.fetch(query.session, FIRST_WORD) => offer.ok_or_else(silent)?,
         () = stop.cancelled() => return Err(refusal::refused("the client went away")),
     };
     let Offer { about, units, channel, own: Some((ready, state, burnt)) } = offer else {

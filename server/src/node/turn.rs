@@ -16,6 +16,9 @@ use super::hello::PREPARED;
 use super::pipes::Pipes;
 use super::{Node, refusal};
 
+/// What is said of a run that one server cannot be sure of; the other may have said it already.
+const DOUBT: &str = "it is not known whether the run counts: ask what the variables are before going on";
+
 /// Whether a run of this model finds kept variables as they are when it begins. (Others find them as they were opened.)
 pub(crate) fn pins(model: &Model) -> Option<&Arc<Keeping>> {
     model.keeping.as_ref().filter(|_| model.plan.reads_state() && !model.plan.opens_state())
@@ -80,10 +83,7 @@ pub(crate) async fn go_over(
         }
         return Err(refusal::peer(
             peer,
-            format!(
-                "{}; it is not known whether the run counts: ask what the variables are before going on",
-                why.message
-            ),
+            if why.message.contains(DOUBT) { why.message } else { format!("{}; {DOUBT}", why.message) },
         ));
     }
     Ok(())
