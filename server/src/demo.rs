@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use selkie::drawing::{Stroke, rasterise};
 use selkie::plan::Plan;
 use selkie::program::Program;
-use selkie::{PlanError, Protocol, clear};
+use selkie::{Protocol, clear};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -103,10 +103,12 @@ impl Choice {
         let (mut can, mut refused) = (Vec::new(), BTreeMap::new());
         for protocol in [Protocol::Table, Protocol::Fss, Protocol::SecureNn, Protocol::Pond] {
             match Plan::new(program, protocol) {
-                Ok(_) => can.push(protocol),
-                Err(PlanError::Unsupported { op, .. }) if !protocol.compares() => {
-                    let why = format!("has no comparisons, without which it cannot compute this network's {op}");
-                    refused.insert(protocol.name(), why);
+                Ok(_) if protocol.compares() => can.push(protocol),
+                // Its polynomials are fitted to the bounds, and those of the bundled model are proved, far beyond what occurs.
+                Ok(_) => {
+                    let why = "has no comparisons: it approximates activations by polynomials, and is of use for models \
+                               that are deployed with --calibrate";
+                    refused.insert(protocol.name(), why.to_owned());
                 }
                 Err(why) => drop(refused.insert(protocol.name(), why.to_string())),
             }
