@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use selkie::drawing::{Stroke, rasterise};
 use selkie::plan::Plan;
 use selkie::program::Program;
-use selkie::{PlanError, Protocol, clear};
+use selkie::{Protocol, clear};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -33,6 +33,8 @@ use selkie::Role;
 const MODEL: &str = "mnist";
 /// The page's port, if it is free and nobody asked for another.
 const PORT: u16 = 7700;
+/// An activation may be off by so much: a digit's logits lie units apart.
+const MOST_OFF: f64 = 1.0;
 /// How long the parties may take to find each other.
 const START: Duration = Duration::from_secs(30);
 
@@ -90,7 +92,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The protocols that can run a program.
+/// The protocols that can run a program, and read by it.
 struct Choice {
     /// The default first.
     can: Vec<Protocol>,
@@ -98,16 +100,27 @@ struct Choice {
     refused: BTreeMap<&'static str, String>,
 }
 
+/// The operation that a plan approximates worst, and how far it may be off, if that is more than [`MOST_OFF`].
+fn worst(plan: &Plan) -> Option<(String, f64)> {
+    let layers = plan.layers(1).into_iter().map(|layer| (layer.op, layer.error_bound));
+    layers.filter(|(_, off)| *off > MOST_OFF).max_by(|(_, a), (_, b)| a.total_cmp(b))
+}
+
 impl Choice {
     fn of(program: &Program) -> Self {
         let (mut can, mut refused) = (Vec::new(), BTreeMap::new());
         for protocol in [Protocol::Table, Protocol::Fss, Protocol::SecureNn, Protocol::Pond] {
             match Plan::new(program, protocol) {
-                Ok(_) => can.push(protocol),
-                Err(PlanError::Unsupported { op, .. }) if !protocol.compares() => {
-                    let why = format!("has no comparisons, without which it cannot compute this network's {op}");
-                    refused.insert(protocol.name(), why);
-                }
+                Ok(plan) => match worst(&plan) {
+                    Some((op, off)) => {
+                        let why = format!(
+                            "has no comparisons: it makes a polynomial of this network's {op}, which may be off by {off:.0}: too \
+                             much to read by"
+                        );
+                        refused.insert(protocol.name(), why);
+                    }
+                    None => can.push(protocol),
+                },
                 Err(why) => drop(refused.insert(protocol.name(), why.to_string())),
             }
         }
