@@ -33,6 +33,8 @@ use selkie::Role;
 const MODEL: &str = "mnist";
 /// The page's port, if it is free and nobody asked for another.
 const PORT: u16 = 7700;
+/// An activation may be off by so much: a digit's logits lie units apart.
+const MOST_OFF: f64 = 1.0;
 /// How long the parties may take to find each other.
 const START: Duration = Duration::from_secs(30);
 
@@ -90,7 +92,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The protocols that can run a program.
+/// The protocols that can run a program, and read by it.
 struct Choice {
     /// The default first.
     can: Vec<Protocol>,
@@ -98,18 +100,27 @@ struct Choice {
     refused: BTreeMap<&'static str, String>,
 }
 
+/// The operation that a plan approximates worst, and how far it may be off, if that is more than [`MOST_OFF`].
+fn worst(plan: &Plan) -> Option<(String, f64)> {
+    let layers = plan.layers(1).into_iter().map(|layer| (layer.op, layer.error_bound));
+    layers.filter(|(_, off)| *off > MOST_OFF).max_by(|(_, a), (_, b)| a.total_cmp(b))
+}
+
 impl Choice {
     fn of(program: &Program) -> Self {
         let (mut can, mut refused) = (Vec::new(), BTreeMap::new());
         for protocol in [Protocol::Table, Protocol::Fss, Protocol::SecureNn, Protocol::Pond] {
             match Plan::new(program, protocol) {
-                Ok(_) if protocol.compares() => can.push(protocol),
-                // Its polynomials are fitted to the bounds, and those of the bundled model are proved, far beyond what occurs.
-                Ok(_) => {
-                    let why = "has no comparisons: it approximates activations by polynomials, and is of use for models \
-                               that are deployed with --calibrate";
-                    refused.insert(protocol.name(), why.to_owned());
-                }
+                Ok(plan) => match worst(&plan) {
+                    Some((op, off)) => {
+                        let why = format!(
+                            "has no comparisons: it makes a polynomial of this network's {op}, which may be off by {off:.0}: too \
+                             much to read by"
+                        );
+                        refused.insert(protocol.name(), why);
+                    }
+                    None => can.push(protocol),
+                },
                 Err(why) => drop(refused.insert(protocol.name(), why.to_string())),
             }
         }
