@@ -87,6 +87,9 @@ impl State {
         for (plan, shares) in entries {
             shares.check(role, plan)?;
             state.ring_bits = plan.numbers().ring_bits;
+            if !plan.reads_state() {
+                continue;
+            }
             match state.ring_bits {
                 ..=32 => state.take(plan, shares.expand::<u32>(plan)?),
                 _ => state.take(plan, shares.expand::<u64>(plan)?),

@@ -12,7 +12,7 @@ use ndarray::{ArrayD, ArrayViewD};
 use selkie::client::message::Planned;
 use selkie::client::{Answer, ClientSpec};
 use selkie::plan::Plan;
-use selkie::program::{EntryPoints, Program, RUN, Weights};
+use selkie::program::{EntryPoints, Program, RUN, Weights, no_entry};
 use selkie::{Blame, Protocol, Variant};
 
 use crate::client::{Client, Keys, Question};
@@ -139,10 +139,7 @@ impl Session {
     /// # Errors
     /// There is none of that name.
     pub fn spec(&self, entry: &str) -> Result<&ClientSpec, Failure> {
-        self.specs.get(entry).ok_or_else(|| {
-            let known = self.specs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            Failure::usage(format!("no entry point {entry:?}; there are: {known}"))
-        })
+        self.specs.get(entry).ok_or_else(|| Failure::usage(no_entry(entry, self.specs.keys().map(String::as_str))))
     }
 
     /// Runs the program, or its only entry point, once. `inputs` are fed by name; each has its input's shape, or that of a batch of

@@ -263,16 +263,11 @@ impl Key<'_> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
     use super::*;
+    use crate::compare::blocks;
     use crate::compare::hash::HashKind;
-    use crate::stream::{Seed, Source, Stream};
+    use crate::stream::Seed;
 
     const KINDS: [HashKind; 2] = [HashKind::Aes, HashKind::ChaCha];
-
-    fn blocks(stream: &mut Stream, count: usize) -> Vec<u128> {
-        let mut bytes = alloc::vec![0; 16 * count];
-        stream.bytes(&mut bytes);
-        bytes.as_chunks().0.iter().map(|block| u128::from_le_bytes(*block)).collect()
-    }
 
     fn check(dcf: Dcf, kind: HashKind, salt: u64, r: &[u64], x: &[u64]) {
         let hash = Hash::new(kind, [salt as u8; 16]);

@@ -275,16 +275,11 @@ fn bytes([low, high]: [u64; 2]) -> [u8; 16] {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
     use super::*;
+    use crate::compare::blocks;
     use crate::compare::hash::HashKind;
-    use crate::stream::{Seed, Source, Stream};
+    use crate::stream::{Seed, Stream};
 
     const KINDS: [HashKind; 2] = [HashKind::Aes, HashKind::ChaCha];
-
-    fn blocks(stream: &mut Stream, count: usize) -> Vec<u128> {
-        let mut bytes = alloc::vec![0; 16 * count];
-        stream.bytes(&mut bytes);
-        bytes.as_chunks().0.iter().map(|block| u128::from_le_bytes(*block)).collect()
-    }
 
     fn stream(salt: u64) -> Stream {
         Seed::new([17; 32]).stream(salt)

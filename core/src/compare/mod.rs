@@ -2,7 +2,7 @@
 //!
 //! In the masked-wire protocols every hidden wire z is opened once as ẑ = z + r. Its sign, and each comparison of two
 //! wires, is then a comparison of the public low bits of ẑ with the low bits of the mask r, which the producer prepared
-//! ahead. Three constructions, pure functions both, which gates put to use:
+//! ahead. Three constructions, pure functions all, which gates put to use:
 //!
 //! | | dealt for 31 bits | rounds | relies on |
 //! |---|---|---|---|
@@ -21,6 +21,14 @@ pub mod table;
 /// All ones where the lowest bit is 1, else all zeros.
 fn spread(bit: u64) -> u64 {
     (bit & 1).wrapping_neg()
+}
+
+/// Uniform blocks, as roots of trees.
+#[cfg(test)]
+fn blocks(stream: &mut crate::stream::Stream, count: usize) -> alloc::vec::Vec<u128> {
+    let mut bytes = alloc::vec![0; 16 * count];
+    crate::stream::Source::bytes(stream, &mut bytes);
+    bytes.as_chunks().0.iter().map(|block| u128::from_le_bytes(*block)).collect()
 }
 
 /// Erases an array of secrets, faster than element by element.

@@ -9,7 +9,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{MAX_NAME, Node, Op, Program};
 use crate::error::{Blame, PlanError};
@@ -112,14 +111,9 @@ impl EntryPoints {
             Err(_) => Err(Blame::you("entry points that are cut off, damaged, or of another format")),
         }
     }
-
-    /// Their identity: the SHA-256 of the serialised form.
-    pub fn hash(&self) -> [u8; 32] {
-        Sha256::digest(self.to_bytes()).into()
-    }
 }
 
 /// What is said when an entry point is asked for that there is not.
-pub(crate) fn no_entry<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub fn no_entry<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     format!("no entry point {name:?}; there are: {}", known.collect::<Vec<_>>().join(", "))
 }

@@ -15,8 +15,7 @@ use alloc::vec::Vec;
 
 pub use arrangement::{Arrangement, Beyond};
 pub(crate) use arrangement::{NOWHERE, same_padding, window_counts};
-pub(crate) use entry_points::no_entry;
-pub use entry_points::{EntryPoints, RUN};
+pub use entry_points::{EntryPoints, RUN, no_entry};
 pub use op::{Op, Visibility};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -271,41 +271,26 @@ impl Op {
     /// What it reads.
     pub fn operands(&self) -> Vec<Id> {
         match self {
-            Op::Input { .. } | Op::Variable { .. } | Op::Constant { .. } => vec![],
-            Op::Concat { parts, .. } => parts.clone(),
-            Op::Add { x, y } | Op::Sub { x, y } | Op::Mul { x, y } | Op::MatMul { x, y } => vec![*x, *y],
-            Op::Assign { x, variable } => vec![*x, *variable],
-            Op::Conv2D { x, filters, .. } => vec![*x, *filters],
-            Op::Arrange { x, .. }
-            | Op::Sum { x, .. }
-            | Op::CumSum { x, .. }
-            | Op::Normalise { x, .. }
-            | Op::Square { x }
-            | Op::Reciprocal { x, .. }
-            | Op::Negative { x }
-            | Op::EqualZero { x }
-            | Op::Bits { x, .. }
-            | Op::Relu { x }
-            | Op::Sigmoid { x }
-            | Op::Tanh { x }
-            | Op::Max { x }
-            | Op::ArgMax { x }
-            | Op::Reveal { x }
-            | Op::Mask { x }
-            | Op::Output { x, .. } => vec![*x],
+            // It may be large, and reads nothing.
+            Op::Constant { .. } => vec![],
+            _ => self.clone().operands_mut().into_iter().map(|id| *id).collect(),
         }
     }
 
     /// The same operation on operands that have other numbers.
     pub(crate) fn renumbered(&self, number: &dyn Fn(Id) -> Id) -> Op {
         let mut op = self.clone();
-        match &mut op {
-            Op::Input { .. } | Op::Variable { .. } | Op::Constant { .. } => {}
-            Op::Concat { parts, .. } => parts.iter_mut().for_each(|x| *x = number(*x)),
-            Op::Add { x, y } | Op::Sub { x, y } | Op::Mul { x, y } | Op::MatMul { x, y } => {
-                (*x, *y) = (number(*x), number(*y));
-            }
-            Op::Conv2D { x, filters: y, .. } | Op::Assign { x, variable: y } => (*x, *y) = (number(*x), number(*y)),
+        op.operands_mut().into_iter().for_each(|id| *id = number(*id));
+        op
+    }
+
+    fn operands_mut(&mut self) -> Vec<&mut Id> {
+        match self {
+            Op::Input { .. } | Op::Variable { .. } | Op::Constant { .. } => vec![],
+            Op::Concat { parts, .. } => parts.iter_mut().collect(),
+            Op::Add { x, y } | Op::Sub { x, y } | Op::Mul { x, y } | Op::MatMul { x, y } => vec![x, y],
+            Op::Assign { x, variable } => vec![x, variable],
+            Op::Conv2D { x, filters, .. } => vec![x, filters],
             Op::Arrange { x, .. }
             | Op::Sum { x, .. }
             | Op::CumSum { x, .. }
@@ -322,9 +307,8 @@ impl Op {
             | Op::ArgMax { x }
             | Op::Reveal { x }
             | Op::Mask { x }
-            | Op::Output { x, .. } => *x = number(*x),
+            | Op::Output { x, .. } => vec![x],
         }
-        op
     }
 
     /// What the result looks like. Inputs, variables and constants have the shape they are declared with.

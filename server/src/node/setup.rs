@@ -118,12 +118,6 @@ fn differ(role: Role, theirs: &About, ours: &About) -> String {
     )
 }
 
-/// The state of a program that keeps nothing.
-fn nothing_kept(role: Role, model: &Model) -> Result<State, Refusal> {
-    let shares = model.shares.as_deref().ok_or_else(|| refusal::bug("a server without shares"))?;
-    Ok(State::new(role, [(&*model.plan, shares)])?)
-}
-
 /// What both servers do; each is the other's peer.
 async fn run(
     node: &Arc<Node>,
@@ -139,7 +133,7 @@ async fn run(
     let pipes = Pipes::new(&node.cluster, vec![(with, channel)], expected * 2, era.over.clone());
     let state = match &model.keeping {
         Some(_) => model.opened_state().map_err(refusal::refused)?,
-        None => Arc::new(nothing_kept(node.role, model)?),
+        None => Arc::new(State::new(node.role, [])?),
     };
     let (bound, model_of) = (binding.clone(), model.clone());
     let (ran, mut pipes) = pipes

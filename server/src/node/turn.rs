@@ -61,17 +61,18 @@ pub(crate) async fn go_over(
 ) -> Result<(), Refusal> {
     let keeping = model.keeping.clone().ok_or_else(|| refusal::bug("a run that changes what nobody keeps"))?;
     let next = state.after(assigned)?;
-    let prepared = if keeping.is_stored() {
-        // The disk is waited for.
-        let to_store = keeping.clone();
-        let prepared = tokio::task::spawn_blocking(move || to_store.prepare(epoch, next)).await;
-        prepared.map_err(|_| refusal::bug("storing stopped"))?
-    } else {
-        keeping.prepare(epoch, next)
-    };
-    prepared.map_err(refusal::refused)?;
     let peer = if node.role == Role::Server0 { Role::Server1 } else { Role::Server0 };
+    // The other server may have prepared before this one begins: whatever fails from here on leaves both in doubt.
     let both = async {
+        let prepared = if keeping.is_stored() {
+            // The disk is waited for.
+            let to_store = keeping.clone();
+            let prepared = tokio::task::spawn_blocking(move || to_store.prepare(epoch, next)).await;
+            prepared.map_err(|_| refusal::bug("storing stopped"))?
+        } else {
+            keeping.prepare(epoch, next)
+        };
+        prepared.map_err(refusal::refused)?;
         pipes.send(peer, PREPARED.to_vec()).await?;
         pipes.expect(peer, PREPARED).await?;
         keeping.commit(epoch).map_err(refusal::refused)
