@@ -10,8 +10,8 @@
 
 use alloc::vec::Vec;
 
-use rand_chacha::ChaCha20Rng;
-use rand_core::{Rng, SeedableRng};
+use chacha20::ChaCha20Legacy;
+use chacha20::cipher::{KeyIvInit, StreamCipher};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -134,9 +134,8 @@ impl Seed {
 
     /// The stream of this seed with this nonce.
     pub(crate) fn stream(&self, nonce: u64) -> Stream {
-        let mut generator = ChaCha20Rng::from_seed(self.0);
-        generator.set_stream(nonce);
-        Stream { generator }
+        let cipher = ChaCha20Legacy::new(&self.0.into(), &nonce.to_le_bytes().into());
+        Stream { cipher, ahead: [0; AHEAD], used: AHEAD }
     }
 }
 
@@ -217,14 +216,52 @@ impl Randomness for Seeds {
     }
 }
 
-/// One ChaCha20 stream.
+/// What a stream computes at once: four blocks, the fewest that cost no more than one where there are vectors.
+const AHEAD: usize = 256;
+
+/// One ChaCha20 stream. Zeroised when dropped.
 pub(crate) struct Stream {
-    generator: ChaCha20Rng,
+    cipher: ChaCha20Legacy,
+    /// Computed and, beyond `used`, not given out.
+    ahead: [u8; AHEAD],
+    used: usize,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        wipe(&mut self.ahead);
+    }
+}
+
+impl Stream {
+    fn fill(&mut self, out: &mut [u8]) {
+        let (first, out) = out.split_at_mut(out.len().min(AHEAD - self.used));
+        self.take(first);
+        let (whole, last) = out.split_at_mut(out.len() - out.len() % AHEAD);
+        self.cipher.write_keystream(whole);
+        if !last.is_empty() {
+            self.cipher.write_keystream(&mut self.ahead);
+            self.used = 0;
+            self.take(last);
+        }
+    }
+
+    /// From what is there.
+    fn take(&mut self, out: &mut [u8]) {
+        out.iter_mut().zip(self.ahead.iter().skip(self.used)).for_each(|(out, byte)| *out = *byte);
+        self.used += out.len();
+    }
+
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes);
+        bytes
+    }
 }
 
 impl Source for Stream {
     fn bytes(&mut self, out: &mut [u8]) {
-        self.generator.fill_bytes(out);
+        self.fill(out);
     }
 
     fn ring<L: Lane>(&mut self, ring: Ring<L>, out: &mut [L]) {
@@ -232,7 +269,7 @@ impl Source for Stream {
         let mut bytes = [0u8; 1024];
         for chunk in out.chunks_mut(bytes.len() / width) {
             let (bytes, _) = bytes.split_at_mut(chunk.len() * width);
-            self.generator.fill_bytes(bytes);
+            self.fill(bytes);
             L::read(bytes, chunk);
             chunk.iter_mut().for_each(|element| *element = ring.reduce(*element));
         }
@@ -243,7 +280,7 @@ impl Source for Stream {
         // Whether a value is drawn again depends on the value thrown away, never on the one kept.
         out.iter_mut().for_each(|element| {
             *element = loop {
-                let value = self.generator.next_u64() & ring.modulus();
+                let value = u64::from_le_bytes(self.array()) & ring.modulus();
                 if value != ring.modulus() {
                     break L::from_u64(value);
                 }
@@ -257,12 +294,12 @@ impl Source for Stream {
         let mut words = [0u8; 128];
         for (at, chunk) in (0..).step_by(words.len() / 2).zip(out.chunks_mut(words.len() / 2)) {
             let (words, _) = words.split_at_mut(2 * chunk.len());
-            self.generator.fill_bytes(words);
+            self.fill(words);
             for ((i, place), word) in (at..).zip(chunk).zip(words.as_chunks().0) {
                 let bound = bound(i).max(1);
                 let mut product = u32::from(u16::from_le_bytes(*word)) * u32::from(bound);
                 while product & 0xffff < rest(bound) {
-                    product = (self.generator.next_u32() & 0xffff) * u32::from(bound);
+                    product = (u32::from_le_bytes(self.array()) & 0xffff) * u32::from(bound);
                 }
                 *place = (product >> 16) as u8;
             }

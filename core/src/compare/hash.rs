@@ -239,8 +239,8 @@ mod tests {
     use alloc::collections::BTreeSet;
     use alloc::vec::Vec;
 
-    use rand_chacha::ChaCha12Rng;
-    use rand_core::{Rng, SeedableRng};
+    use chacha20::ChaCha12Rng;
+    use chacha20::rand_core::{Rng, SeedableRng};
     use sha2::{Digest, Sha256};
 
     const KINDS: [HashKind; 2] = [HashKind::Aes, HashKind::ChaCha];

@@ -5,8 +5,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ndarray::{Array, ArrayViewD, IxDyn};
-use rand_chacha::ChaCha20Rng;
-use rand_core::{Rng, SeedableRng};
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 
 use crate::error::GraphError;
 use crate::graph::{Graph, Tensor};

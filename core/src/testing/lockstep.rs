@@ -430,8 +430,8 @@ mod networks {
     use crate::graph::{Bounds, Convolution, Graph, Pooling, Tensor};
     use crate::program::Numbers;
     use ndarray::ArrayD;
-    use rand_chacha::ChaCha8Rng;
-    use rand_core::{Rng, SeedableRng};
+    use chacha20::ChaCha8Rng;
+    use chacha20::rand_core::{Rng, SeedableRng};
 
     const PIXELS: usize = 784;
 
@@ -527,8 +527,8 @@ mod random {
     use crate::graph::{Along, Bounds, Convolution, Graph, Padding, Pooling, Tensor};
     use crate::program::{Numbers, Visibility};
     use proptest::prelude::*;
-    use rand_chacha::ChaCha8Rng;
-    use rand_core::{Rng, SeedableRng};
+    use chacha20::ChaCha8Rng;
+    use chacha20::rand_core::{Rng, SeedableRng};
 
     /// A graph under random construction.
     struct Writer {

@@ -4,8 +4,8 @@
 use std::fmt;
 
 use ndarray::{Array1, Array2, ArrayView2};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use chacha20::ChaCha8Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 use selkie::graph::{Bounds, Graph};
 use selkie::layers::{Dense, Initialiser, Layer as _, Owner, Sgd, sigmoid_cross_entropy};
 use selkie::program::{Op, Program, Weights};

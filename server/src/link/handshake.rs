@@ -22,7 +22,7 @@ use super::error::{LinkError, Peer};
 use super::tls;
 
 /// The version of this handshake, of the frames that follow it, and of what parties and deployers say in them.
-pub const LINK_VERSION: u16 = 3;
+pub const LINK_VERSION: u16 = 4;
 
 /// The label under which TLS exports what the signatures are bound to.
 pub(super) const EXPORTER: &[u8] = b"EXPORTER-selkie-link-1";

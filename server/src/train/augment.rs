@@ -3,7 +3,7 @@
 //! Slant, rotation, scale and shift are one affine map; the pen's width changes by growing or shrinking the ink and by
 //! blurring it.
 
-use rand_chacha::ChaCha8Rng;
+use chacha20::ChaCha8Rng;
 
 use super::random::uniform;
 

@@ -1,8 +1,8 @@
 //! Reproducible randomness: everything that is drawn while training follows from the seed, whatever the number of
 //! threads.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use chacha20::ChaCha8Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 
 /// The generator for one purpose: streams of one seed are independent.
 pub(super) fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
