@@ -14,6 +14,7 @@ pub(crate) mod local;
 pub(crate) mod low_bit;
 pub(crate) mod mask;
 pub(crate) mod maximum;
+pub(crate) mod one_time_table;
 pub(crate) mod output;
 pub(crate) mod positive;
 pub(crate) mod private_compare;
@@ -227,6 +228,7 @@ steps! {
     OpenBit(compare_table::OpenBit),
     LiftBit(select_masked::LiftBit),
     SelectMasked(select_masked::SelectMasked),
+    ReadTable(one_time_table::ReadTable),
     Positive(positive::Positive),
     SelectWinner(winner::SelectWinner),
     OpenRanks(rank::OpenRanks),

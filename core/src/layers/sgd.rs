@@ -22,7 +22,12 @@ impl Sgd<'_> {
     /// The shapes differ, or there are no samples.
     pub fn step(&self, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor, GraphError> {
         same_shape(parameter, gradient)?;
-        parameter.sub(&self.mean(gradient)?.mul(self.rate)?)
+        let step = match self.rate {
+            // One number and one rounding.
+            Operand::Number(rate) if self.samples > 0 => gradient.mul(rate / f64::from(self.samples))?,
+            rate => self.mean(gradient)?.mul(rate)?,
+        };
+        parameter.sub(&step)
     }
 
     /// v′ = momentum · v + g / samples and w - rate · v′ (Sutskever, Martens, Dahl and Hinton 2013, §2, with the rate

@@ -6,6 +6,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::fixed::power_of_two;
+
 /// Points at which errors are measured.
 const GRID: usize = 4096;
 
@@ -157,6 +159,31 @@ pub(crate) fn spline(function: Function, limit: f64, count: usize) -> Spline {
     Spline { knots, slopes, heights, error: inside.max(beyond) }
 }
 
+/// The function's values at j·2^below, of an operand's integers, for 2^w numbers j around 0: at place j mod 2^w.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) below: u32,
+    pub(crate) values: Vec<f64>,
+    /// The largest difference to either neighbour, between which an operand lies: 0 where operands are hit exactly.
+    pub(crate) error: f64,
+}
+
+/// The smallest table of at most 2^`most` values for |x| <= `limit` with `fraction` bits after the point whose error is at most
+/// `good`, if there is one. It reaches one value further than it must: what is computed may be off by a rounding.
+pub(crate) fn table(function: Function, limit: f64, fraction: u32, most: u32, good: f64) -> Option<Table> {
+    (3..=most).find_map(|bits| {
+        let half = 1i32 << (bits - 1);
+        let reach = f64::from(half - 2);
+        let largest = limit * power_of_two(fraction as i32);
+        let below = (0..62).find(|below| reach * power_of_two(*below) >= largest)?;
+        let value = |j: i32| function.value(f64::from(j) * power_of_two(below - fraction as i32));
+        let apart = (1 - half..half - 1).map(|j| (value(j + 1) - value(j)).abs()).fold(0.0, f64::max);
+        let error = if below == 0 { 0.0 } else { apart };
+        let values = (0..half).chain(-half..0).map(value).collect();
+        (error <= good).then_some(Table { below: below as u32, values, error })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
@@ -196,5 +223,30 @@ mod tests {
                 assert!(spline.error < good, "{function:?} {limit}: {}", spline.error);
             }
         }
+    }
+
+    #[test]
+    fn tables_are_as_good_as_they_say_and_no_larger_than_they_must_be() {
+        for (function, steepest) in [(Function::Sigmoid, 0.25), (Function::Tanh, 1.0)] {
+            for (limit, fraction) in [(0.5, 20), (2.0, 10), (3.9, 32), (7.9, 20)] {
+                let Some(Table { below, values, error }) = table(function, limit, fraction, 12, 1.0 / 128.0) else {
+                    panic!("no table of {function:?} up to {limit}")
+                };
+                let (half, step) = (values.len() as i32 / 2, power_of_two(below as i32 - fraction as i32));
+                assert!(f64::from(half - 2) * step >= limit && error <= steepest * step && error <= 1.0 / 128.0);
+                for i in -1000..=1000 {
+                    let x = limit * f64::from(i) / 1000.0;
+                    for j in [0, 1].map(|up| libm::floor(x / step) as i32 + up) {
+                        let read = values[j.rem_euclid(2 * half) as usize];
+                        assert!((read - function.value(x)).abs() <= error, "{function:?} {limit}: {x} {j}");
+                    }
+                }
+                let smaller = table(function, limit, fraction, values.len().ilog2() - 1, 1.0 / 128.0);
+                assert!(smaller.is_none(), "{function:?} {limit}");
+            }
+        }
+        assert!(table(Function::Tanh, 30.0, 10, 10, 1.0 / 128.0).is_none());
+        let exact = table(Function::Tanh, 3.0, 0, 10, 0.0).unwrap();
+        assert_eq!((exact.below, exact.values.len(), exact.error), (0, 16, 0.0));
     }
 }

@@ -8,9 +8,11 @@ use alloc::vec::Vec;
 
 use crate::compare::hash::HashKind;
 use crate::error::PlanError;
+use crate::fixed::power_of_two;
 use crate::gates::compare_table::MaskedBit;
 use crate::gates::local::{combine, concat, constant, gather};
 use crate::gates::mask::{mask, unmask};
+use crate::gates::one_time_table::read_table;
 use crate::gates::positive::positive;
 use crate::gates::rank::{self, index_of_largest};
 use crate::gates::select_masked::{lift_bit, select_masked};
@@ -19,6 +21,7 @@ use crate::gates::{compare_dpf, compare_table};
 use crate::plan::{Additive, Builder, Masked, Wire};
 use crate::program::{Id, Node, Op};
 use crate::protocol::Objective;
+use crate::protocol::approximate::{self, Function, Table};
 use crate::protocol::lowering::{Lowering, Selected, Value};
 use crate::protocol::spline;
 
@@ -53,6 +56,9 @@ fn nonlinear(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value, compare: Compa
     let operand = node.op.operands().first().copied().unwrap_or(0);
     let candidates = l.program.node(operand).and_then(|node| node.shape.first().copied()).unwrap_or(1);
     if let Some(function) = spline::function(&node.op) {
+        if let Some(read) = read(l, id, operand, function, &x)? {
+            return Ok(read);
+        }
         // One opening serves all knots: what is taken away from x leaves its mask what it is.
         let x = l.at(&x, l.fraction())?;
         let x = Value::masked(l.masked(id, &x)?, x.fraction);
@@ -148,6 +154,27 @@ fn nonlinear(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value, compare: Compa
         _ => return Err(l.unsupported(id, node)),
     };
     Ok(Value::private(out, fraction))
+}
+
+/// The most bits of a table's places: what is dealt for one element is 2^bits ring elements.
+const PLACES: u32 = 10;
+
+/// How far a value in a table may be from the next.
+const APART: f64 = 1.0 / 128.0;
+
+/// A function from a dealt table, without a round beyond x's opening, where that is what counts and the table is small.
+fn read(l: &mut Lowering<'_>, id: Id, operand: Id, function: Function, x: &Value) -> Result<Option<Value>, PlanError> {
+    let limit = l.program.node(operand).map_or(f64::INFINITY, |node| node.bound.limit());
+    let table = match l.variant.objective {
+        Objective::Latency => approximate::table(function, limit, x.fraction, PLACES, APART),
+        Objective::Bytes => None,
+    };
+    let Some(Table { below, values, error }) = table else { return Ok(None) };
+    let f = l.fraction();
+    l.approximates(id, error + power_of_two(-(f as i32)));
+    let values = values.iter().map(|y| l.encode(*y, f)).collect::<Result<_, _>>()?;
+    let x = l.masked(id, x)?;
+    Ok(Some(Value::private(read_table(&mut l.builder, x, below, values), f)))
 }
 
 /// Σ factor · x of masked tensors.

@@ -209,7 +209,10 @@ impl<'a, L: Lane> Run<'a, L> {
             return Some(found);
         }
         let (Op::Max { x } | Op::Arrange { x, .. }) = node.op else { return None };
-        let before = self.integers_of(x)?;
+        let before = match self.trace.used.get(&id).and_then(|used| used.first()) {
+            Some(used) => self.integers(used)?,
+            None => self.integers_of(x)?,
+        };
         let ideal = self.ideal(node, &[&self.program.nodes()[x as usize]], &[before], value.fraction);
         Some(ideal.into_iter().map(|x| self.ring.signed(self.ring.element(x as u64))).collect())
     }
@@ -429,9 +432,9 @@ mod networks {
     use crate::clear;
     use crate::graph::{Bounds, Convolution, Graph, Pooling, Tensor};
     use crate::program::Numbers;
-    use ndarray::ArrayD;
     use chacha20::ChaCha8Rng;
     use chacha20::rand_core::{Rng, SeedableRng};
+    use ndarray::ArrayD;
 
     const PIXELS: usize = 784;
 
@@ -526,9 +529,9 @@ mod random {
     use super::*;
     use crate::graph::{Along, Bounds, Convolution, Graph, Padding, Pooling, Tensor};
     use crate::program::{Numbers, Visibility};
-    use proptest::prelude::*;
     use chacha20::ChaCha8Rng;
     use chacha20::rand_core::{Rng, SeedableRng};
+    use proptest::prelude::*;
 
     /// A graph under random construction.
     struct Writer {
@@ -600,10 +603,12 @@ mod random {
                     let (c, x) = (self.number(), self.pick());
                     (
                         "number on the left",
-                        match self.below(3) {
+                        match self.below(4) {
                             0 => (c - &x).ok(),
                             1 => (c + &x).ok(),
-                            _ => (c * &x).ok(),
+                            2 => (c * &x).ok(),
+                            // Few of f bits after the point would be left of it.
+                            _ => (c * 0.3 * power_of_two(-(self.below(16) as i32)) * &x).ok(),
                         },
                     )
                 }

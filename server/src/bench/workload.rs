@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use ndarray::{Array1, Array2, ArrayView2};
 use chacha20::ChaCha8Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
+use ndarray::{Array1, Array2, ArrayView2};
 use selkie::graph::{Bounds, Graph};
 use selkie::layers::{Dense, Initialiser, Layer as _, Owner, Sgd, sigmoid_cross_entropy};
 use selkie::program::{Op, Program, Weights};

@@ -95,8 +95,35 @@ impl Lowering<'_> {
                 y.fraction = least_y.unwrap_or(y.fraction);
             }
         }
-        let fraction = x.fraction.max(y.fraction);
+        let (f, least) = (self.fraction(), x.fraction.min(y.fraction));
+        let finest = x.fraction.max(y.fraction);
+        // What is finer than a product comes down to the other's scale, not the other up to where it may not fit.
+        let fraction = if finest <= 2 * f { finest } else { least.clamp(f, 2 * f) };
         Ok((self.at(&x, fraction)?, self.at(&y, fraction)?))
+    }
+
+    /// A value and one small number that it is multiplied by, such as a learning rate, of which f bits after the point would
+    /// keep less than half of the f significant ones: with as many as there is room for beside all of the value's. Nothing is
+    /// truncated, so products finer than 2f come of it.
+    pub(super) fn small_factor(&self, id: Id, x: &Value, y: &Value) -> Option<(Value, Value)> {
+        let f = self.fraction() as i32;
+        let bits = |factor: f64| libm::ilogb(factor);
+        let small = |value: &Value| Self::uniform(value).filter(|c| *c != 0.0 && 2 * bits(*c) < -f);
+        let exact = |factor: f64| factor * power_of_two(f) == libm::rint(factor * power_of_two(f));
+        let result = self.program.node(id)?.bound.bits;
+        let fine = |value: &Value, factor: &Value| {
+            // One bit for the sign, one for rounding the factor up, one that is left free; and no more than can be cut off again.
+            let k = self.program.numbers().ring_bits as i32;
+            let room = (k - 3 - result).min(k - 2 + f) - value.fraction as i32;
+            let number = small(factor).filter(|number| !exact(*number) && !value.is_public())?;
+            let fraction = room.min(f - bits(number));
+            (fraction > f).then(|| Value { held: factor.held.clone(), fraction: fraction as u32 })
+        };
+        match (fine(x, y), fine(y, x)) {
+            (Some(y), _) => Some((x.clone(), y)),
+            (_, Some(x)) => Some((x, y.clone())),
+            _ => None,
+        }
     }
 
     /// Both with so few bits after the point that their product has at most 2f.

@@ -226,6 +226,18 @@ impl Lowering<'_> {
         Ok(value)
     }
 
+    /// The value of `operand` with at most 2f bits after the point, for all but what takes finer ones as they are.
+    fn narrow(&mut self, id: Id, operand: Id) -> Result<Value, PlanError> {
+        let value = self.value(operand)?;
+        let most = 2 * self.fraction();
+        if value.fraction <= most {
+            return Ok(value);
+        }
+        let value = self.at(&value, most)?;
+        self.used.insert(id, vec![value.clone()]);
+        Ok(value)
+    }
+
     /// Values must leave `free` bits of the ring: |x| < 2^(k - free).
     pub(crate) fn check_room(&self, id: Id, fraction: u32, free: u32) -> Result<(), PlanError> {
         let ring_bits = self.program.numbers().ring_bits;
@@ -366,7 +378,7 @@ impl Lowering<'_> {
             }
             Op::Sum { x, axis } | Op::CumSum { x, axis } => {
                 let shape = self.program.node(*x).map(|node| node.shape.clone()).unwrap_or_default();
-                let (mut value, axis) = (self.value(*x)?, *axis as usize);
+                let (mut value, axis) = (self.narrow(id, *x)?, *axis as usize);
                 if let Held::Constant(values) = &value.held {
                     value.fraction = self.exact_fraction(values);
                 }
@@ -415,7 +427,10 @@ impl Lowering<'_> {
             }
             Op::Mul { x, y } => {
                 let (x, y) = (self.value(*x)?, self.value(*y)?);
-                let (x, y) = self.factors(x, y)?;
+                let (x, y) = match self.small_factor(id, &x, &y) {
+                    Some(factors) => factors,
+                    None => self.factors(x, y)?,
+                };
                 self.used.insert(id, vec![x.clone(), y.clone()]);
                 for (value, other) in [(&x, &y), (&y, &x)] {
                     if let (Some(factor), None) = (Self::uniform(value), Self::uniform(other)) {
@@ -444,12 +459,12 @@ impl Lowering<'_> {
                 self.squared(id, &x)
             }
             Op::Reveal { x } => {
-                let x = self.value(*x)?;
+                let x = self.narrow(id, *x)?;
                 let wire = self.shares(&x)?;
                 Ok(Value::public(reveal(&mut self.builder, wire), x.fraction))
             }
             Op::Mask { x } => {
-                let x = self.value(*x)?;
+                let x = self.narrow(id, *x)?;
                 Ok(Value { held: Held::Masked(self.masked(id, &x)?), fraction: x.fraction })
             }
             Op::Assign { x, variable } => {
@@ -477,7 +492,7 @@ impl Lowering<'_> {
             }
             op => {
                 let operand = op.operands().first().copied().unwrap_or(0);
-                let mut x = self.value(operand)?;
+                let mut x = self.narrow(id, operand)?;
                 if let Held::Constant(values) = &x.held {
                     x.fraction = self.exact_fraction(values);
                 }
@@ -489,7 +504,7 @@ impl Lowering<'_> {
     fn concat(&mut self, id: Id, parts: &[Id], axis: u32) -> Result<Value, PlanError> {
         let shapes: Vec<Vec<u32>> =
             parts.iter().filter_map(|id| self.program.node(*id)).map(|node| node.shape.clone()).collect();
-        let mut values = parts.iter().map(|id| self.value(*id)).collect::<Result<Vec<_>, _>>()?;
+        let mut values = parts.iter().map(|part| self.narrow(id, *part)).collect::<Result<Vec<_>, _>>()?;
         let wanted = values.iter().map(|value| self.least_fraction(value).unwrap_or(value.fraction));
         let fraction = wanted.max().unwrap_or(0);
         for value in &mut values {
