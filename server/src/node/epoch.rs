@@ -83,7 +83,7 @@ async fn form(node: &Arc<Node>, links: [Link; 2]) -> Result<(Arc<Era>, [Channel;
         return Err(refusal::refused("server1 and the crypto producer have just found each other anew"));
     }
     let nonces = [ours, first.nonce, second.nonce];
-    let kept = common(node, &first.kept);
+    let kept = common(&node.keepings(), &first.kept);
     for (control, role) in controls.iter_mut().zip(roles) {
         let kept = if role == Role::Server1 { kept.clone() } else { Vec::new() };
         control.send(encode(&Begin { nonces, kept })).await.map_err(|e| refusal::of_link(&node.cluster, &e))?;
@@ -96,23 +96,22 @@ async fn form(node: &Arc<Node>, links: [Link; 2]) -> Result<(Arc<Era>, [Channel;
     Ok((era, controls))
 }
 
-/// For every deployment that keeps variables the newest version that both servers have.
-fn common(node: &Node, theirs: &[Offered]) -> Vec<Settled> {
-    let one = |keeping: Arc<Keeping>| {
-        let (name, version) = keeping.of.clone();
-        let theirs = theirs.iter().find(|(n, v, _)| (n, v) == (&name, &version));
-        let theirs = theirs.map_or(&[][..], |(_, _, offers)| offers);
-        let common = keeping.offers().into_iter().filter(|offer| theirs.contains(offer)).max();
-        (name, version, common)
+/// For every deployment that keeps variables at both servers the newest version that both have. One of them may just be deployed
+/// to, and not have what the other has: that is fresh, and begins where it is.
+pub(crate) fn common(ours: &[Arc<Keeping>], theirs: &[Offered]) -> Vec<Settled> {
+    let one = |keeping: &Arc<Keeping>| {
+        let (name, version) = &keeping.of;
+        let (_, _, offers) = theirs.iter().find(|(n, v, _)| (n, v) == (name, version))?;
+        Some((name.clone(), *version, keeping.newest_of(offers)))
     };
-    node.keepings().into_iter().map(one).collect()
+    ours.iter().filter_map(one).collect()
 }
 
 fn settle(node: &Node, era: &Era, settled: &[Settled]) {
     for keeping in node.keepings() {
         let (name, version) = &keeping.of;
         let chosen = settled.iter().find(|(n, v, _)| (n, v) == (name, version));
-        // server0 may be about to be deployed to, and will begin where this server is.
+        // The other server may be about to be deployed to, and will begin where this one is.
         let chosen = chosen.map_or_else(|| keeping.offers().first().copied(), |(_, _, chosen)| *chosen);
         keeping.settle(era.epoch, chosen);
     }
@@ -182,6 +181,8 @@ fn begin(node: &Node, era: &Arc<Era>) {
     if let Some(old) = node.era.send_replace(Some(era.clone())) {
         old.over.cancel();
     }
+    // What was deployed after the epoch was settled, and before it was there to be entered.
+    node.keepings().iter().for_each(|keeping| keeping.enter(era.epoch));
 }
 
 fn end(node: &Node, era: &Arc<Era>) {

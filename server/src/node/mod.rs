@@ -136,11 +136,14 @@ impl Node {
         // Parts that there are no more; the others go when their successors can be used.
         let gone: Vec<_> = gone.into_iter().filter(|name| !models.contains_key(name)).collect();
         drop(models);
-        if let Some(era) = self.current_era() {
+        let mut current = self.current_era();
+        while let Some(era) = current.take() {
             gone.iter().for_each(|name| era.retire(name));
             if let Some(keeping) = &deployment.keeping {
-                keeping.settle(era.epoch, Some(0));
+                keeping.enter(era.epoch);
             }
+            // A newer one may have begun meanwhile, and been entered before this one.
+            current = self.current_era().filter(|newer| newer.epoch != era.epoch);
         }
         self.deployed.notify_waiters();
     }

@@ -112,6 +112,16 @@ impl Keeping {
         }
     }
 
+    /// Goes on in this epoch from where it is, unless it was settled from where: it was deployed while the epoch began.
+    pub(crate) fn enter(&self, epoch: Epoch) {
+        self.held().epoch = Some(epoch);
+    }
+
+    /// The newest version that the other server offers, too; `None`: there is none.
+    pub(crate) fn newest_of(&self, theirs: &[u64]) -> Option<u64> {
+        self.offers().into_iter().filter(|offer| theirs.contains(offer)).max()
+    }
+
     /// What the variables are now.
     ///
     /// # Errors
@@ -185,6 +195,7 @@ mod tests {
 
     use super::super::tests::trained;
     use super::*;
+    use crate::node::epoch::common;
 
     fn epoch(n: u8) -> Epoch {
         Epoch::new([&[n; 32], &[2; 32], &[3; 32]])
@@ -255,6 +266,23 @@ mod tests {
         assert!(keeping.commit(epoch(2)).is_err());
         assert_eq!(keeping.current().unwrap().version(), 0);
         assert!(keeping.prepare(epoch(1), next).is_err());
+    }
+
+    /// server0 has the deployment when it looks for what both have, and server1 had not when it was asked.
+    #[test]
+    fn what_is_deployed_while_an_epoch_begins_begins_where_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, keeping, next) = trained(Role::Server0, directory.path());
+        assert_eq!(common(&[keeping.clone()], &[]), []);
+        let (name, version) = keeping.of.clone();
+        let offers = |offers: &[u64]| [(name.clone(), version, offers.to_vec())];
+        assert_eq!(common(&[keeping.clone()], &offers(&[0])), [(name.clone(), version, Some(0))]);
+        assert_eq!(common(&[keeping.clone()], &offers(&[3])), [(name.clone(), version, None)]);
+        keeping.enter(epoch(1));
+        keeping.prepare(epoch(1), next).unwrap();
+        keeping.enter(epoch(1));
+        keeping.commit(epoch(1)).unwrap();
+        assert_eq!(keeping.current().unwrap().version(), 1);
     }
 
     #[test]
