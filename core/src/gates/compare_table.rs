@@ -262,3 +262,92 @@ impl Gate for OpenBit {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+    use crate::gates::local::combine;
+    use crate::gates::mask::mask;
+    use crate::plan::Additive;
+    use crate::testing::rig::Rig;
+    use crate::testing::tape::{Mutant, Tape};
+    use crate::testing::{Chosen, Views, alike, split, views};
+
+    /// The views of numbers on `wires`, each in every sharing.
+    fn seen<const N: usize>(
+        (rig, wires): &(Rig, [Wire<Additive>; N]),
+        chosen: Chosen,
+        mutant: Option<Mutant>,
+        all: &[[u64; N]],
+    ) -> Vec<[Views; 3]> {
+        let of = |values: &[u64; N]| {
+            let tape = mutant.iter().fold(Tape::new(chosen), |tape, mutant| tape.with(*mutant));
+            views(tape, rig, |tape, given| {
+                for (wire, value) in wires.iter().zip(values) {
+                    let [x0, x1] = split(tape, 1 << rig.plan().numbers().ring_bits, *value);
+                    given.words(*wire, x0, x1);
+                }
+            })
+        };
+        all.iter().map(of).collect()
+    }
+
+    /// One number is looked up in two tables, as it is and moved by one. If the two are one, both its entries are
+    /// opened. Shares are fixed here, and server1's with them: `compare::table` has both servers' views.
+    #[test]
+    fn two_openings_of_one_table_are_noticed() {
+        let rig = Rig::new(2, 1, |b| {
+            let z = b.wire(1);
+            let masked = mask(b, z);
+            let moved = Masked { hat: combine(b, &[(masked.hat, 1)], 1), mask: masked.mask };
+            for z in [masked, moved] {
+                let (share, opened) = (b.wire(Table::new(1).map_or(0, |table| table.share_bytes() as u32)), b.wire(1));
+                b.push(LookUp { z, position: 1, share, opened });
+            }
+            [z]
+        });
+        let seen = |mutant| {
+            let openings: Chosen = |name| ["mask.mask", "compare-table.masks"].contains(&name);
+            seen(&rig, openings, mutant, &[[0], [1], [2], [3]])
+        };
+        assert!(alike(&seen(None), Role::Server0));
+        assert!(!alike(&seen(Some(Mutant::SameStep("compare-table"))), Role::Server0));
+        assert!(!alike(&seen(Some(Mutant::SameStep(MASKS.name))), Role::Server0));
+    }
+
+    /// Two bits under one ρ show whether they are the same.
+    #[test]
+    fn two_bits_under_one_dealt_bit_are_noticed() {
+        let rig = Rig::new(1, 1, |b| {
+            [b.wire(1), b.wire(1)].map(|z| {
+                let masked = mask(b, z);
+                bit(b, masked, 0);
+                z
+            })
+        });
+        let seen = |mutant| seen(&rig, |_| true, mutant, &[[0, 0], [0, 1], [1, 0], [1, 1]]);
+        for server in [Role::Server0, Role::Server1] {
+            assert!(alike(&seen(None), server));
+            assert!(!alike(&seen(Some(Mutant::SameStep(RHO.name))), server));
+        }
+        // server0 expands its shares of r\[p\], server1 is sent the difference.
+        assert!(!alike(&seen(Some(Mutant::SameStep(BIT.name))), Role::Server1));
+    }
+
+    #[test]
+    fn a_dealt_bit_that_is_dropped_is_noticed() {
+        let rig = Rig::new(1, 1, |b| {
+            let z = b.wire(1);
+            let masked = mask(b, z);
+            bit(b, masked, 0);
+            [z]
+        });
+        let seen = |mutant| seen(&rig, |_| true, mutant, &[[0], [1]]);
+        for server in [Role::Server0, Role::Server1] {
+            assert!(alike(&seen(None), server));
+            assert!(!alike(&seen(Some(Mutant::Zero(RHO.name))), server));
+        }
+        assert!(!alike(&seen(Some(Mutant::Zero(BIT.name))), Role::Server1));
+    }
+}

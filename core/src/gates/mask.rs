@@ -218,4 +218,32 @@ mod tests {
         assert!(alike(&seen(None), Role::Server0));
         assert!(!alike(&seen(Some(Mutant::SameUnit)), Role::Server0));
     }
+
+    /// So do two tensors.
+    #[test]
+    fn a_mask_that_two_tensors_share_is_noticed() {
+        let (rig, wires) = Rig::new(1, 1, |b| {
+            let wires: [Wire<Additive>; 2] = [b.wire(1), b.wire(1)];
+            for x in wires {
+                mask(b, x);
+            }
+            wires
+        });
+        let seen = |mutant: Option<Mutant>| -> Vec<[Views; 3]> {
+            let of = |values: [u64; 2]| {
+                let tape = mutant.iter().fold(Tape::new(|_| true), |tape, mutant| tape.with(*mutant));
+                views(tape, &rig, |tape, given| {
+                    for (wire, value) in wires.into_iter().zip(values) {
+                        let [x0, x1] = split(tape, 2, value);
+                        given.words(wire, x0, x1);
+                    }
+                })
+            };
+            [[0, 0], [0, 1], [1, 0], [1, 1]].into_iter().map(of).collect()
+        };
+        for server in [Role::Server0, Role::Server1] {
+            assert!(alike(&seen(None), server));
+            assert!(!alike(&seen(Some(Mutant::SameStep(A.name))), server));
+        }
+    }
 }

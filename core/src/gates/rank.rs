@@ -224,7 +224,9 @@ mod tests {
     use super::*;
     use crate::Role;
     use crate::gates::compare_table;
+    use crate::gates::local::constant;
     use crate::gates::mask::mask;
+    use crate::plan::Masked;
     use crate::testing::rig::{Given, Rig};
     use crate::testing::tape::{Mutant, Tape};
     use crate::testing::{Chosen, Views, alike, exhaust, split, views};
@@ -313,6 +315,32 @@ mod tests {
         assert!(!alike(&broken, Role::Server0) && !alike(&broken, Role::Server1));
         for label in [RHO, TABLE] {
             assert!(!alike(&seen(Some(label.name)), Role::Server1), "{}", label.name);
+        }
+    }
+
+    /// Two pairs of candidates. What is opened under one turn shows server1 whether both have the same winner. (server0
+    /// knows the constant bits.)
+    #[test]
+    fn two_openings_under_one_turn_are_noticed() {
+        let seen = |mutant: Option<Mutant>| -> Vec<[Views; 3]> {
+            let of = |bits: [i64; 2]| {
+                let (rig, ()) = Rig::new(1, 1, |b| {
+                    for bit in bits {
+                        let known = Masked { hat: constant(b, vec![bit]), mask: constant(b, vec![0]) };
+                        let pairs = compare_table::bit(b, known, 0);
+                        let (ranks, turn) = (b.wire(2), b.wire(2));
+                        b.push(OpenRanks { candidates: 2, pairs, ranks, turn });
+                    }
+                });
+                let openings: Chosen = |name| ["open-bit.rho", RHO.name, TURN.name].contains(&name);
+                let tape = mutant.iter().fold(Tape::new(openings), |tape, mutant| tape.with(*mutant));
+                views(tape, &rig, |_, _| ())
+            };
+            [[0, 0], [0, 1]].into_iter().map(of).collect()
+        };
+        assert!(alike(&seen(None), Role::Server1));
+        for label in [RHO, TURN] {
+            assert!(!alike(&seen(Some(Mutant::SameStep(label.name))), Role::Server1), "{}", label.name);
         }
     }
 }

@@ -221,7 +221,7 @@ mod tests {
     use crate::ring::Ring;
     use crate::testing::rig::{Given, Rig};
     use crate::testing::tape::{Mutant, Tape};
-    use crate::testing::{Views, alike, split, views};
+    use crate::testing::{Chosen, Views, alike, split, views};
 
     /// Candidates and, in place of comparisons, their bits.
     struct Lay {
@@ -341,6 +341,34 @@ mod tests {
         };
         for label in [WINS, PRODUCT, TOP_PRODUCT] {
             assert_ne!(dealt(None), dealt(Some(label.name)), "{}", label.name);
+        }
+    }
+
+    /// Two pairs of candidates, whose first tables alone are looked at. If both are looked into at places under one ρ,
+    /// or are dealt under one share, server1 sees whether both have the same winner. (server0 knows the constant bits.)
+    #[test]
+    fn a_table_that_serves_two_pairs_is_noticed() {
+        let seen = |mutant: Option<Mutant>| -> Vec<[Views; 3]> {
+            let of = |bits: [i64; 2]| {
+                let (rig, ()) = Rig::new(1, 1, |b| {
+                    for bit in bits {
+                        let known = Masked { hat: constant(b, vec![bit]), mask: constant(b, vec![0]) };
+                        let pairs = compare_table::bit(b, known, 0);
+                        // A mask of 0, so that the second table is one of zeros.
+                        let z = Masked { hat: constant(b, vec![0, 0]), mask: constant(b, vec![0, 0]) };
+                        select_winner(b, Comparisons { candidates: 2, pairs, signs: None }, z, 0);
+                    }
+                });
+                let tables: Chosen = |name| ["open-bit.rho", WINS.name].contains(&name);
+                let tape = mutant.iter().fold(Tape::new(tables), |tape, mutant| tape.with(*mutant));
+                views(tape, &rig, |_, _| ())
+            };
+            [[0, 0], [0, 1], [1, 0], [1, 1]].into_iter().map(of).collect()
+        };
+        let shipped = seen(None);
+        assert!(alike(&shipped, Role::Server0) && alike(&shipped, Role::Server1));
+        for label in ["open-bit.rho", WINS.name] {
+            assert!(!alike(&seen(Some(Mutant::SameStep(label))), Role::Server1), "{label}");
         }
     }
 }

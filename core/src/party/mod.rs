@@ -465,3 +465,48 @@ pub(crate) fn producing<L: Lane>(producer: Producer<L, Seeds>) -> Box<dyn Machin
     let driver = Driver::new(producer, plan, Stage::Query, batch);
     Box::new(Working { driver, harvest: None })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test may panic")]
+    use super::*;
+    use crate::graph::{Bounds, Graph};
+    use crate::program::{Numbers, Weights};
+    use crate::{Protocol, Variant};
+
+    /// Each input of each sample at each server has a sub-seed of its own, in every version and epoch: whoever burns
+    /// units once issues each once.
+    #[test]
+    fn no_two_inputs_are_masked_from_one_sub_seed() {
+        let graph = Graph::new();
+        let [x, y] = ["x", "y"].map(|name| graph.masked_input("client", name, &[3], [-1.0, 1.0]).unwrap());
+        graph.output("client", &(&x * &y).unwrap()).unwrap();
+        let program = graph.compile(Numbers::default(), Bounds::Proved(&Weights::default())).unwrap();
+        let plan = Arc::new(Plan::of_variant(&program, Protocol::Fss, Variant::default()).unwrap());
+        let seeds = || [Seed::new([1; 32]), Seed::new([2; 32]), Seed::new([3; 32])];
+        let ([servers, zero, one], mut issued) = (seeds(), BTreeSet::new());
+        let epochs = [1, 2].map(|nonce| Epoch::new([&[nonce; 32], &[0; 32], &[0; 32]]));
+        for (epoch, version) in epochs.into_iter().flat_map(|epoch| [1, 2].map(|version| (epoch, version))) {
+            for (role, seeds) in [
+                (Role::Server0, Seeds::server0(servers.clone(), zero.clone())),
+                (Role::Server1, Seeds::server1(servers.clone(), one.clone())),
+            ] {
+                let binding = Binding::new(role, Arc::clone(&plan), version, epoch, &seeds);
+                let all = binding.input_masks(0..3).unwrap();
+                assert_eq!(all.len(), 2 * 3 * 32, "two inputs of three samples");
+                for seed in all.chunks(32) {
+                    assert!(
+                        issued.insert(seed.to_vec()),
+                        "{role}, version {version}: a sub-seed that was issued before"
+                    );
+                }
+                // The same units have the same ones: only burning keeps them from being issued twice.
+                let second = binding.input_masks(1..2).unwrap();
+                assert!(second.chunks(32).all(|seed| issued.contains(seed)), "{role}");
+            }
+            let producer = Seeds::crypto_producer(zero.clone(), one.clone());
+            let binding = Binding::new(Role::CryptoProducer, Arc::clone(&plan), version, epoch, &producer);
+            assert!(binding.input_masks(0..1).is_err(), "who knows both parts hands out none");
+        }
+    }
+}

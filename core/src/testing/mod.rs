@@ -4,6 +4,7 @@
 pub(crate) mod lockstep;
 pub(crate) mod rig;
 pub(crate) mod tape;
+mod two_sample;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

@@ -20,6 +20,8 @@ pub(crate) enum Mutant {
     SameUnit,
     /// All versions of a weight share one mask.
     SameVersion,
+    /// All steps share one, of the labels that begin so: what belongs to one tensor serves others.
+    SameStep(&'static str),
 }
 
 type Key = (Pair, Scope, u32, u8, &'static str);
@@ -173,6 +175,10 @@ impl Randomness for Tape {
             (Some(Mutant::SameUnit), Scope::Input { step, .. }) => Scope::Input { unit: 0, step },
             (Some(Mutant::SameVersion), Scope::Variable { index, .. }) => Scope::Variable { index, version: 0 },
             (_, scope) => scope,
+        };
+        let step = match inner.mutant {
+            Some(Mutant::SameStep(labels)) if label.name.starts_with(labels) => 0,
+            _ => step,
         };
         if inner.mutant == Some(Mutant::Zero(label.name)) {
             return Ok(Cursor::Zero);
