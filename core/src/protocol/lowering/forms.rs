@@ -44,8 +44,9 @@ impl Lowering<'_> {
         }
     }
 
-    /// The fraction of `value` once it stands beside one of `other` bits.
+    /// The fraction of `value` once it stands beside one of `other` bits, which come down to 2f if they are more.
     pub(super) fn beside(&mut self, value: &mut Value, other: u32) {
+        let other = other.min(2 * self.fraction());
         if let Held::Variable { index, .. } = value.held {
             let open = self.scaled.get(index as usize).is_some_and(|scaled| !scaled);
             if open {

@@ -278,7 +278,7 @@ impl Lowering<'_> {
         self.taken.get(id as usize).copied().unwrap_or(true)
     }
 
-    /// Notes that `id` is an approximation, off by at most `error`.
+    /// Notes that `id` is an approximation, off by at most `error` for operands within their bounds.
     pub(crate) fn approximates(&mut self, id: Id, error: f64) {
         self.errors.insert(id, error);
     }
