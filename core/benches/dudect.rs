@@ -1,4 +1,4 @@
-//! Whether the time of dealing depends on r: `cargo bench -p selkie --bench dudect -- [MEASUREMENTS]`, a million by default.
+//! Whether the time of dealing depends on r: `cargo bench -p selkie --features bench --bench dudect -- [MEASUREMENTS]`, a million by default.
 //!
 //! The method of "Dude, is my code constant time?" (Reparaz, Balasch, Verbauwhede, DATE 2017): measurements for one fixed r
 //! and for random ones, in random order, all inputs prepared before; measurements beyond a percentile, which other work on
@@ -9,6 +9,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use selkie::bench;
 use selkie::compare::dcf::Dcf;
 use selkie::compare::dpf::Dpf;
 use selkie::compare::hash::{Hash, HashKind};
@@ -102,15 +103,17 @@ fn main() {
         });
         report(name, t, true);
     }
-    let (dcf, hash) = (Dcf::new(BITS, [32, 32, 10]).unwrap(), Hash::new(HashKind::Aes, [1; 16]));
-    let t = test(measurements, |r, salt| {
-        let roots0: [u128; COUNT] = std::array::from_fn(|i| u128::from(salt) << 32 ^ i as u128);
-        let roots1 = roots0.map(|root| root.rotate_left(64));
-        // The payload is as secret as r is.
-        let beta = r.map(|r| [r & 1, r, r >> 21]);
-        black_box(dcf.deal(&hash, r, &beta, &roots0, &roots1).unwrap());
-    });
-    report("dcf, AES", t, true);
+    for (name, kind) in [("dcf, AES", HashKind::Aes), ("dcf, ChaCha", HashKind::ChaCha)] {
+        let (dcf, hash) = (Dcf::new(BITS, [32, 32, 10]).unwrap(), Hash::new(kind, [1; 16]));
+        let t = test(measurements, |r, salt| {
+            let roots0: [u128; COUNT] = std::array::from_fn(|i| u128::from(salt) << 32 ^ i as u128);
+            let roots1 = roots0.map(|root| root.rotate_left(64));
+            // The payload is as secret as r is.
+            let beta = r.map(|r| [r & 1, r, r >> 21]);
+            black_box(dcf.deal(&hash, r, &beta, &roots0, &roots1).unwrap());
+        });
+        report(name, t, true);
+    }
     let table = Table::new(BITS).unwrap();
     let share = vec![0x5a; COUNT * table.share_bytes()];
     let t = test(measurements, |r, salt| {
@@ -118,6 +121,11 @@ fn main() {
         black_box(table.deal(r, &masks, &share).unwrap());
     });
     report("table", t, true);
+    let values: Vec<u32> = (0..256).collect();
+    let t = test(measurements, |r, _| {
+        black_box(bench::turn(&values, r));
+    });
+    report("one-time table", t, true);
     let t = test(measurements, |r, salt| {
         black_box(branching(r, salt));
     });

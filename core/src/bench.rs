@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use crate::gates::one_time_table;
 use crate::pack;
 use crate::ring::{Lane, Ring};
 use crate::stream::{Seed, Source};
@@ -32,4 +33,16 @@ pub fn pack_bits(elements: &[u8], to: &mut Vec<u8>) {
 /// Reads packed bits.
 pub fn unpack_bits(bytes: &[u8], count: usize) -> Vec<u8> {
     pack::unpack_bytes(bytes, 1, count)
+}
+
+/// Tables turned by secret numbers of places, one after the other.
+pub fn turn(table: &[u32], by: &[u64]) -> Vec<u32> {
+    let (mut turned, mut spare, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    for by in by {
+        turned.clear();
+        turned.extend_from_slice(table);
+        one_time_table::turn(&mut turned, *by as usize, &mut spare);
+        all.extend_from_slice(&turned);
+    }
+    all
 }

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 
 use super::dpf::{Path, root};
 use super::hash::{Blocks, GROUP, Group, Hash};
-use super::{erase, spread};
+use super::{erase, spread, spread_hidden};
 use crate::error::Blame;
 
 /// The numbers that β has at most.
@@ -140,7 +140,7 @@ impl Dcf {
                 let rows = turns().zip(beta).zip(&seeds1.low).enumerate();
                 for ((lane, ((turn, beta), control1)), to) in rows.zip(values.chunks_mut(size.max(1)).skip(first)) {
                     // t_0 - t_1 is 1 or -1.
-                    let (right, negative) = (spread(turn), spread(*control1));
+                    let (right, negative) = (spread_hidden(turn), spread_hidden(*control1));
                     let mut value = [0; NUMBERS];
                     let numbers = value.iter_mut().zip(beta.iter().zip(self.widths));
                     for ((value, (beta, width)), (v0, v1)) in numbers.zip(v0.0.iter().zip(&v1.0)) {

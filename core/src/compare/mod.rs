@@ -23,6 +23,11 @@ fn spread(bit: u64) -> u64 {
     (bit & 1).wrapping_neg()
 }
 
+/// The same, where it is used over and over: the compiler, did it know that there are two values, might branch on which it is.
+pub(crate) fn spread_hidden(bit: u64) -> u64 {
+    core::hint::black_box(spread(bit))
+}
+
 /// Uniform blocks, as roots of trees.
 #[cfg(test)]
 fn blocks(stream: &mut crate::stream::Stream, count: usize) -> alloc::vec::Vec<u128> {

@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use crate::compare::spread_hidden;
 use crate::error::Blame;
 use crate::gates::Gate;
 use crate::party::column::Column;
@@ -58,10 +59,10 @@ impl ReadTable {
 
 /// Turns `table`, of 2^w entries, by so many places to the right: by a half of them or not, by a quarter or not, and so on, so
 /// that no branch and no address depends on `by`.
-fn turn<L: Lane>(table: &mut Vec<L>, by: usize, spare: &mut Vec<L>) {
+pub(crate) fn turn<L: Lane>(table: &mut Vec<L>, by: usize, spare: &mut Vec<L>) {
     let mut step = table.len() / 2;
     while step > 0 {
-        let turned = L::from_u64(u64::from(by & step != 0).wrapping_neg());
+        let turned = L::from_u64(spread_hidden(by as u64 >> step.ilog2()));
         let (last, first) = (table.len() - step, step);
         let choose = |kept: &L, other: &L| kept.plus(turned.and(other.minus(*kept)));
         spare.clear();
