@@ -4,9 +4,9 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use ndarray::{Array, ArrayViewD, IxDyn};
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
+use ndarray::{Array, ArrayViewD, IxDyn};
 
 use crate::error::GraphError;
 use crate::graph::{Graph, Tensor};

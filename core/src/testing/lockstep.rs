@@ -429,9 +429,9 @@ mod networks {
     use crate::clear;
     use crate::graph::{Bounds, Convolution, Graph, Pooling, Tensor};
     use crate::program::Numbers;
-    use ndarray::ArrayD;
     use chacha20::ChaCha8Rng;
     use chacha20::rand_core::{Rng, SeedableRng};
+    use ndarray::ArrayD;
 
     const PIXELS: usize = 784;
 
@@ -526,9 +526,9 @@ mod random {
     use super::*;
     use crate::graph::{Along, Bounds, Convolution, Graph, Padding, Pooling, Tensor};
     use crate::program::{Numbers, Visibility};
-    use proptest::prelude::*;
     use chacha20::ChaCha8Rng;
     use chacha20::rand_core::{Rng, SeedableRng};
+    use proptest::prelude::*;
 
     /// A graph under random construction.
     struct Writer {

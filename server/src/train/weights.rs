@@ -1,7 +1,7 @@
 //! What is learnt: a matrix and a bias, and Adam, the rule that changes them.
 
-use ndarray::{Array, Array1, Array2, Dimension, Zip};
 use chacha20::ChaCha8Rng;
+use ndarray::{Array, Array1, Array2, Dimension, Zip};
 
 use super::random::uniform;
 
