@@ -56,7 +56,7 @@ impl Sweep {
     const fn sizes(self) -> &'static [usize] {
         match self {
             Self::Batch => &[1, 2, 4, 8, 16, 32, 64, 128],
-            Self::Width => &[64, 128, 256, 512, 1024],
+            Self::Width => &[64, 128, 256, 512, 1024, 2048],
             Self::Depth => &[2, 4, 8, 16, 32],
         }
     }
