@@ -143,7 +143,7 @@ pub(super) struct Curve {
     online_bytes: Growth,
     offline_bytes: Growth,
     rounds: Growth,
-    /// Rounds times one hop at the largest size, as a part of its online time.
+    /// Rounds times one hop at the largest size, as a part of its online time; medians both.
     floor_part: f64,
 }
 
@@ -188,7 +188,7 @@ pub(super) fn curves(rows: &[Row], hop_ms: f64) -> Vec<Curve> {
             online_bytes: growth(bytes, |row| row.online_bytes as f64),
             offline_bytes: growth(bytes, |row| row.offline_bytes as f64),
             rounds: growth(rounds, |row| f64::from(row.rounds)),
-            floor_part: f64::from(last.rounds) * hop_ms / last.online_ms_min,
+            floor_part: f64::from(last.rounds) * hop_ms / last.online_ms_p50,
         })
     };
     rows.chunk_by(same).filter_map(curve).collect()
@@ -229,7 +229,7 @@ pub(super) fn describe(report: &Report, curves: &[Curve]) -> String {
     }
     format!(
         "exponents p of fixed + grown · sizeᵖ, fitted / expected, of the least times; sizes double from one point to the next\n\
-         floor: rounds times one hop of {} ms, as a part of the online time at the largest size; as far as that is the time, \
+         floor: rounds times one hop of {} ms, as a part of the median online time at the largest size; as far as that is the time, \
          it grows as the rounds do\n\n{table}",
         super::report::ms(report.hop_ms_p50)
     )
