@@ -187,11 +187,16 @@ pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported, Error>
 /// The normalisation is none.
 pub fn untrained(net: Net, options: &ImportOptions) -> Result<Program, Error> {
     let (graph, _) = graph(&net.untrained(0), options)?;
-    let Numbers { ring_bits, fraction_bits } = options.numbers;
-    // Comparisons leave three bits of the ring free, and their operands have twice the fraction; a mean of four has two
-    // bits more.
-    let bits = ring_bits as i32 - 2 * fraction_bits as i32 - if net.averages() { 5 } else { 3 };
+    // A mean of four has two bits more.
+    let bits = largest_bound(options.numbers) - if net.averages() { 2 } else { 0 };
     Ok(graph.compile(options.numbers, Bounds::Declared(bits))?)
+}
+
+/// The bits of the largest bounds that the ring allows: comparisons leave three bits of it free, and their operands have twice
+/// the fraction.
+pub(crate) fn largest_bound(numbers: Numbers) -> i32 {
+    let Numbers { ring_bits, fraction_bits } = numbers;
+    ring_bits as i32 - 2 * fraction_bits as i32 - 3
 }
 
 /// A model as a graph, and its weights.

@@ -2,16 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
 /// The program under test, beside this test's own executable.
-fn bench(args: &[&str]) -> Value {
+fn selkie(args: &[&str]) -> Output {
     let tests = std::env::current_exe().unwrap();
     let program = tests.parent().unwrap().parent().unwrap().join("selkie");
     assert!(program.exists(), "{} is missing: build it with `cargo build -p selkie-server`", program.display());
-    let out = Command::new(program).arg("bench").args(args).output().unwrap();
+    Command::new(program).arg("bench").args(args).output().unwrap()
+}
+
+fn bench(args: &[&str]) -> Value {
+    let out = selkie(args);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).unwrap()
 }
@@ -61,4 +65,36 @@ fn an_emulated_network_is_felt_in_every_hop() {
     assert!(hops(&row["online_ms_p50"]) >= row["rounds"].as_f64().unwrap(), "{row}");
     // The client asks for the description, then for the answer.
     assert!(hops(&row["end_to_end_ms_p50"]) >= row["rounds"].as_f64().unwrap() + 4.0, "{row}");
+}
+
+#[test]
+fn bytes_and_rounds_grow_as_they_should() {
+    let document = bench(&["--growth", "depth", "--protocol", "table", "--runs", "1", "--json"]);
+    assert_eq!(document["failures"].as_array().unwrap().len(), 0);
+    let curves = document["growth"].as_array().unwrap();
+    let variants: Vec<_> = curves.iter().map(|curve| curve["variant"].as_str().unwrap()).collect();
+    assert_eq!(variants, ["latency", "bytes"]);
+    let points: usize = curves.iter().map(|curve| curve["sizes"].as_array().unwrap().len()).sum();
+    assert_eq!(document["rows"].as_array().unwrap().len(), points);
+    for curve in curves {
+        assert_eq!(
+            (&curve["sweep"], &curve["protocol"], &curve["ring_bits"]),
+            (&"depth".into(), &"table".into(), &32.into())
+        );
+        for cost in ["online_bytes", "offline_bytes", "rounds"] {
+            assert_eq!(curve[cost]["expected"], serde_json::json!([1.0, 1.0]));
+            assert!((curve[cost]["exponent"].as_f64().unwrap() - 1.0).abs() < 0.005, "{cost}: {curve}");
+        }
+        // How times grow is the machine's to say.
+        for time in ["online_ms", "offline_ms"] {
+            assert!(curve[time]["exponent"].is_f64() && curve[time]["expected"].is_array(), "{time}: {curve}");
+        }
+    }
+}
+
+#[test]
+fn growth_is_not_drawn() {
+    let out = selkie(&["--growth", "--svg", "growth.svg"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("'--growth") && said.contains("'--svg <FILE>'"), "{said}");
 }

@@ -78,6 +78,7 @@ pub(super) async fn measure(order: &Order, setting: &Setting) -> Result<Option<R
         protocol: order.protocol.name(),
         variant: order.variant().to_owned(),
         batch: order.workload.listed(order.batch),
+        size: order.workload.size(),
         ring_bits: numbers.ring_bits,
         fraction_bits: numbers.fraction_bits,
         slices,

@@ -5,6 +5,7 @@
 //! query burns all of it. Dealing waits until the query is over, so that online and offline are measured apart and on an idle
 //! machine. What was measured must be what was planned, in every run.
 
+mod growth;
 mod hop;
 mod measure;
 mod profile;
@@ -23,6 +24,7 @@ use crate::config::Bandwidth;
 use crate::exit::Failure;
 use crate::tools::report::{SCHEMA, print_json};
 use crate::tools::{progress_bar, protocol};
+use growth::Sweep;
 use measure::{Order, measure};
 use report::{Failed, Machine, Report};
 use trial::Setting;
@@ -44,6 +46,11 @@ pub struct Args {
     /// These protocols alone.
     #[arg(long, value_name = "P,…", value_delimiter = ',', value_parser = protocol)]
     protocol: Vec<Protocol>,
+    /// How cost grows, over these sweeps or over all: batch,width,depth. Fitted exponents stand beside those to expect, by fss and
+    /// table and in a ring of 32 bits, unless others are asked for.
+    #[arg(long, value_name = "SWEEP,…", num_args = 0..=1, value_delimiter = ',')]
+    #[arg(conflicts_with_all = ["only", "batch", "profile", "svg"])]
+    growth: Option<Vec<Sweep>>,
     /// Bits of the ring [default: 32,64].
     #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(8..=64))]
     ring: Vec<u32>,
@@ -89,6 +96,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
         bandwidth: args.bandwidth.clone(),
         hop_ms_p50: 0.0,
         rows: Vec::new(),
+        growth: None,
         failures: Vec::new(),
     };
     let interrupted = tokio::select! {
@@ -102,6 +110,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     if interrupted {
         report.failures.push(Failed { row: "the rest".to_owned(), why: "interrupted".to_owned() });
     }
+    report.growth = args.growth.is_some().then(|| growth::curves(&report.rows, report.hop_ms_p50));
     if let Some(file) = &args.svg {
         std::fs::write(file, svg::draw(&report))
             .map_err(|e| Failure::other(format!("{} cannot be written: {e}", file.display())))?;
@@ -141,31 +150,42 @@ async fn bench(args: &Args, report: &mut Report) -> Result<(), Failure> {
 }
 
 fn orders(args: &Args) -> Vec<Order> {
-    let all = |given: &[Protocol]| if given.is_empty() { Protocol::ALL.to_vec() } else { given.to_vec() };
-    let rings = if args.ring.is_empty() { RINGS.to_vec() } else { args.ring.clone() };
+    let [full, few] = RUNS;
+    let runs = args.runs.map_or(if args.quick { few } else { full }, |runs| runs as usize);
+    if let Some(sweeps) = &args.growth {
+        return growth::orders(sweeps, &args.protocol, &args.ring, runs);
+    }
+    let rings = or(&args.ring, &RINGS);
     let batches: Vec<usize> = match (args.batch.is_empty(), args.quick) {
         (false, _) => args.batch.iter().map(|batch| *batch as usize).collect(),
         (true, true) => vec![1],
         (true, false) => BATCHES.to_vec(),
     };
-    let [full, few] = RUNS;
-    let runs = args.runs.map_or(if args.quick { few } else { full }, |runs| runs as usize);
     let mut orders = Vec::new();
     for workload in Workload::ALL {
         let chosen =
             if args.only.is_empty() { !(args.quick && workload.is_million()) } else { args.only.contains(&workload) };
         let batches = if workload.has_batches() { batches.as_slice() } else { &[1] };
         for (batch, ring_bits) in batches.iter().filter(|_| chosen).flat_map(|b| rings.iter().map(|r| (*b, *r))) {
-            for protocol in all(&args.protocol) {
-                // The other protocols have one form only.
-                let several = matches!(protocol, Protocol::Table | Protocol::Fss) && workload.has_variants();
-                let objectives = if several { Objective::ALL } else { &[Objective::Bytes] };
-                for objective in objectives.iter().filter(|_| workload.is_for(protocol)) {
-                    let objective = *objective;
+            for protocol in or(&args.protocol, Protocol::ALL).iter().copied() {
+                let (objectives, several) = forms(protocol, workload);
+                for objective in objectives.iter().copied().filter(|_| workload.is_for(protocol)) {
                     orders.push(Order { workload, protocol, objective, several, ring_bits, batch, runs });
                 }
             }
         }
     }
     orders
+}
+
+/// What is given, or what is usual where nothing is.
+fn or<'a, T>(given: &'a [T], usual: &'a [T]) -> &'a [T] {
+    if given.is_empty() { usual } else { given }
+}
+
+/// What a protocol's variants are chosen for, and whether there is more than one.
+fn forms(protocol: Protocol, workload: Workload) -> (&'static [Objective], bool) {
+    // The other protocols have one form only.
+    let several = matches!(protocol, Protocol::Table | Protocol::Fss) && workload.has_variants();
+    (if several { Objective::ALL } else { &[Objective::Bytes] }, several)
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::growth::{self, Curve};
 use super::profile::Profiles;
 use crate::exit::Failure;
 use crate::tools::table::{self, Align, Table};
@@ -18,6 +19,9 @@ pub(super) struct Report {
     /// One small frame's way over a link; `rounds` times this is the floor of a row's `online_ms`.
     pub(super) hop_ms_p50: f64,
     pub(super) rows: Vec<Row>,
+    /// What the rows say together, with `--growth`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) growth: Option<Vec<Curve>>,
     /// What could not be measured, and why; then the command ends with an error.
     pub(super) failures: Vec<Failed>,
 }
@@ -46,6 +50,9 @@ pub(super) struct Row {
     /// Which of the protocol's plans.
     pub(super) variant: String,
     pub(super) batch: usize,
+    /// The size that grows, with `--growth`; the name is the sweep's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<usize>,
     pub(super) ring_bits: u32,
     pub(super) fraction_bits: u32,
     /// Queries that make up one run, one after the other.
@@ -127,6 +134,19 @@ pub(super) fn print(report: &Report) -> Result<(), Failure> {
         (rtt, None) => format!("an emulated network with a round trip of {rtt} ms"),
         (rtt, Some(bandwidth)) => format!("an emulated network with a round trip of {rtt} ms and {bandwidth}"),
     };
+    let mut text = format!("{cpu}, {cores} cores, {os} {arch}; three processes over {network}\n");
+    text.push_str(&match &report.growth {
+        Some(curves) => growth::describe(report, curves),
+        None => describe(report),
+    });
+    for Failed { row, why } in &report.failures {
+        text.push_str(&format!("\n{row} could not be measured: {why}\n"));
+    }
+    table::print(&text)
+}
+
+/// A line for each row.
+fn describe(report: &Report) -> String {
     let right = Align::Right;
     let mut table = Table::new(&[
         Align::Left,
@@ -173,8 +193,7 @@ pub(super) fn print(report: &Report) -> Result<(), Failure> {
         ]);
     }
     let mut text = format!(
-        "{cpu}, {cores} cores, {os} {arch}; three processes over {network}\n\
-         times in ms, medians; asked: from the client's call to its answer; clear: f32, one thread; floor: rounds times one hop of {} ms; \
+        "times in ms, medians; asked: from the client's call to its answer; clear: f32, one thread; floor: rounds times one hop of {} ms; \
          memory: the largest process\n\n{table}",
         ms(report.hop_ms_p50)
     );
@@ -184,10 +203,7 @@ pub(super) fn print(report: &Report) -> Result<(), Failure> {
             text.push_str(&format!("\n{name} by {protocol} ({variant}), batch {batch}, k = {ring_bits}\n{profile}"));
         }
     }
-    for Failed { row, why } in &report.failures {
-        text.push_str(&format!("\n{row} could not be measured: {why}\n"));
-    }
-    table::print(&text)
+    text
 }
 
 /// Milliseconds to three digits that matter.

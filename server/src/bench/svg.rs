@@ -155,6 +155,7 @@ mod tests {
             protocol,
             variant: "flat < & \"x\"".to_owned(),
             batch: 1,
+            size: None,
             ring_bits: 32,
             fraction_bits: 10,
             slices: 1,
@@ -217,6 +218,7 @@ mod tests {
             rtt_ms: 0.0,
             bandwidth: None,
             hop_ms_p50: 0.04,
+            growth: None,
             rows: vec![row("network_a", "fss", 0.7), row("network_a", "table", 0.5), row("relu_1m", "table", 1e4)],
             failures: vec![],
         };

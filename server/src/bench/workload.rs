@@ -11,6 +11,7 @@ use selkie::layers::{Dense, Initialiser, Layer as _, Owner, Sgd, sigmoid_cross_e
 use selkie::program::{Op, Program, Weights};
 use selkie::{Protocol, Seed, clear};
 
+use super::growth::Sweep;
 use crate::exit::Failure;
 use crate::model::{self, CALIBRATION_MARGIN, CLIENT, ImportOptions, TRAINER};
 use crate::onnx::{self, Layer, Model, OneThread};
@@ -40,10 +41,12 @@ pub(super) enum Workload {
     Maximum,
     /// A million sigmoids.
     Sigmoid,
+    /// The network of one size of a sweep, for `--growth`.
+    Grown(Sweep, usize),
 }
 
 impl Workload {
-    /// All of them.
+    /// All that have a row of their own.
     pub(super) const ALL: [Self; 11] = [
         Self::Network(Net::A),
         Self::Network(Net::B),
@@ -72,6 +75,7 @@ impl Workload {
             Self::Relu => "relu_1m",
             Self::Maximum => "max_1m",
             Self::Sigmoid => "sigmoid_1m",
+            Self::Grown(sweep, _) => sweep.name(),
         }
     }
 
@@ -84,6 +88,14 @@ impl Workload {
     /// Whether it has a row for each batch.
     pub(super) const fn has_batches(self) -> bool {
         matches!(self, Self::Network(_))
+    }
+
+    /// The size of a sweep's point.
+    pub(super) const fn size(self) -> Option<usize> {
+        match self {
+            Self::Grown(_, size) => Some(size),
+            _ => None,
+        }
     }
 
     /// Whether it is measured by this protocol: pooling by averages is there for the one that cannot compute maxima.
@@ -104,7 +116,7 @@ impl Workload {
     /// How a row of this batch is asked: samples in a query, and queries one after the other.
     pub(super) const fn queries(self, batch: usize) -> (usize, usize) {
         match self {
-            Self::Network(_) => (batch, 1),
+            Self::Network(_) | Self::Grown(..) => (batch, 1),
             Self::LogisticRegressionStep | Self::MatMul => (1, 1),
             Self::Relu | Self::Maximum | Self::Sigmoid => (SAMPLES, SLICES),
         }
@@ -113,7 +125,7 @@ impl Workload {
     /// The batch that a row is listed under.
     pub(super) const fn listed(self, batch: usize) -> usize {
         match self {
-            Self::Network(_) => batch,
+            Self::Network(_) | Self::Grown(..) => batch,
             Self::LogisticRegressionStep => 100,
             _ => 1,
         }
@@ -122,7 +134,10 @@ impl Workload {
 
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self.size() {
+            Some(size) => write!(f, "{} {size}", self.name()),
+            None => f.write_str(self.name()),
+        }
     }
 }
 
@@ -157,7 +172,8 @@ impl Clear {
 }
 
 impl Prepared {
-    /// With bounds that are calibrated on the very inputs that will be asked.
+    /// With bounds that are calibrated on the very inputs that will be asked; in a sweep they are declared, because bounds, and
+    /// the bytes of comparisons with them, must be the same at all of its sizes.
     pub(super) fn new(workload: Workload, samples: usize, ring_bits: u32) -> Result<Self, Failure> {
         let (graph, weights, model) = build(workload)?;
         let numbers = model::numbers(ring_bits)?;
@@ -172,13 +188,17 @@ impl Prepared {
         });
         let inputs: Vec<Vec<f32>> = inputs.collect();
         let mut largest = vec![0.0f64; uncalibrated.nodes().len()];
-        clear::evaluate(&uncalibrated, &weights, &rows(&inputs), samples, &mut |id, values| {
-            if let Some(most) = largest.get_mut(id as usize) {
-                *most = values.iter().fold(*most, |most, x| most.max(f64::from(x.abs())));
-            }
-        })
-        .map_err(Failure::other)?;
-        let bounds = Bounds::Calibrated { weights: &weights, largest: &largest, margin: CALIBRATION_MARGIN };
+        let bounds = if workload.size().is_some() {
+            Bounds::Declared(model::largest_bound(numbers))
+        } else {
+            clear::evaluate(&uncalibrated, &weights, &rows(&inputs), samples, &mut |id, values| {
+                if let Some(most) = largest.get_mut(id as usize) {
+                    *most = values.iter().fold(*most, |most, x| most.max(f64::from(x.abs())));
+                }
+            })
+            .map_err(Failure::other)?;
+            Bounds::Calibrated { weights: &weights, largest: &largest, margin: CALIBRATION_MARGIN }
+        };
         let program = graph.compile(numbers, bounds).map_err(Failure::other)?;
         let clear = match (&model, inputs.first()) {
             (Some(model), Some(input)) => {
@@ -221,6 +241,11 @@ fn uniform(random: &mut ChaCha8Rng, count: usize, low: f64, high: f64) -> Vec<f3
     (0..count).map(|_| (low + (high - low) * unit(random.next_u32())) as f32).collect()
 }
 
+/// Weights between -limit and limit.
+pub(super) fn weights(seed: u64, count: usize, limit: f64) -> Vec<f32> {
+    uniform(&mut ChaCha8Rng::seed_from_u64(seed), count, -limit, limit)
+}
+
 /// A graph, its weights, and the same as a model file, where there is one.
 fn build(workload: Workload) -> Result<(Graph, Weights, Option<Model>), Failure> {
     let of_model = |model: Model| {
@@ -233,10 +258,10 @@ fn build(workload: Workload) -> Result<(Graph, Weights, Option<Model>), Failure>
     };
     match workload {
         Workload::Network(net) => of_model(net.untrained(7)),
+        Workload::Grown(sweep, size) => of_model(sweep.model(size)?),
         Workload::LogisticRegressionStep => of_graph(logistic_regression_step()?),
         Workload::MatMul => {
-            let weights = uniform(&mut ChaCha8Rng::seed_from_u64(2), 784 * 128, -0.1, 0.1);
-            let weights = Array2::from_shape_vec((784, 128), weights).map_err(Failure::other)?;
+            let weights = Array2::from_shape_vec((784, 128), weights(2, 784 * 128, 0.1)).map_err(Failure::other)?;
             let layers = vec![Layer::Dense { weights, bias: Array1::zeros(128) }];
             of_model(Model { input: vec![784], layers })
         }
