@@ -38,7 +38,7 @@ pub(super) fn draw(report: &Report) -> String {
     let (low, high) = shown.fold((1.0f64, 10.0f64), |(low, high), ms| (low.min(ms), high.max(ms)));
     let (first, last) = (low.log10().floor(), high.log10().ceil());
     let x = |ms: f64| {
-        let part = (ms.max(low).log10() - first) / (last - first).max(1.0);
+        let part = (ms.max(10f64.powf(first)).log10() - first) / (last - first).max(1.0);
         LEFT + part.clamp(0.0, 1.0) * (WIDTH - LEFT - RIGHT)
     };
     let bars: usize = groups.iter().map(|(_, bars)| bars.len()).sum();
@@ -226,6 +226,12 @@ mod tests {
         assert!(is_well_formed(&drawn), "{drawn}");
         assert!(drawn.contains("MP-SPDZ") && drawn.contains("0.500") && !drawn.contains("0.700"), "{drawn}");
         assert!(drawn.contains("table flat &lt; &amp; &quot;x&quot;") && drawn.contains("10000 ms"), "{drawn}");
+        // The least value is below the second line, and the lines are as far apart as any two.
+        report.rows.iter_mut().for_each(|row| row.plaintext_ms_p50 = 0.003);
+        let drawn = draw(&report);
+        let lines = drawn.split("<line class=\"grid\" x1=\"").skip(1);
+        let at: Vec<f64> = lines.filter_map(|line| line.split('"').next()?.parse().ok()).collect();
+        assert!(at.len() > 2 && at.windows(3).all(|l| (l[1] - l[0] - (l[2] - l[1])).abs() < 0.2), "{at:?}");
         report.rows.clear();
         assert!(is_well_formed(&draw(&report)));
         assert!(
