@@ -349,6 +349,20 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_a_stream_are_the_stream() {
+        let mut whole = [0; 4000];
+        Seed::new([5; 32]).stream(7).bytes(&mut whole);
+        let (mut stream, mut pieces, mut length) = (Seed::new([5; 32]).stream(7), Vec::new(), 0);
+        while pieces.len() + length <= whole.len() {
+            let mut piece = vec![0; length];
+            stream.bytes(&mut piece);
+            pieces.extend(piece);
+            length = (length * 7 + 3) % 601;
+        }
+        assert!(pieces.len() > 3000 && whole.starts_with(&pieces));
+    }
+
+    #[test]
     fn every_part_of_the_address_changes_the_stream() {
         let seeds = Seeds::server0(Seed::new([1; 32]), Seed::new([2; 32]));
         let draw = |pair, scope, step, id| {

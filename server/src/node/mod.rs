@@ -12,7 +12,7 @@
 mod client;
 mod dealing;
 mod deploying;
-mod epoch;
+pub(crate) mod epoch;
 pub(crate) mod era;
 mod gathering;
 pub(crate) mod hello;
