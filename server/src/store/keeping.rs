@@ -273,11 +273,12 @@ mod tests {
     fn what_is_deployed_while_an_epoch_begins_begins_where_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let (_, keeping, next) = trained(Role::Server0, directory.path());
-        assert_eq!(common(&[keeping.clone()], &[]), []);
+        let ours = [keeping.clone()];
+        assert_eq!(common(&ours, &[]), []);
         let (name, version) = keeping.of.clone();
         let offers = |offers: &[u64]| [(name.clone(), version, offers.to_vec())];
-        assert_eq!(common(&[keeping.clone()], &offers(&[0])), [(name.clone(), version, Some(0))]);
-        assert_eq!(common(&[keeping.clone()], &offers(&[3])), [(name.clone(), version, None)]);
+        assert_eq!(common(&ours, &offers(&[0])), [(name.clone(), version, Some(0))]);
+        assert_eq!(common(&ours, &offers(&[3])), [(name.clone(), version, None)]);
         keeping.enter(epoch(1));
         keeping.prepare(epoch(1), next).unwrap();
         keeping.enter(epoch(1));
