@@ -112,7 +112,7 @@ impl Keeping {
         }
     }
 
-    /// Goes on in this epoch from where it is, unless it was settled from where: it was deployed while the epoch began.
+    /// Takes part in this epoch as it is: it was deployed while the epoch began. Changes nothing of what was settled for the epoch.
     pub(crate) fn enter(&self, epoch: Epoch) {
         self.held().epoch = Some(epoch);
     }
