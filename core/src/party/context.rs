@@ -13,6 +13,7 @@ use crate::party::column::Column;
 use crate::plan::{Block, Domain, Plan, Wire, WireId};
 use crate::ring::{Lane, OddRing, Ring};
 use crate::stream::{Label, Pair, Randomness, Scope, Source};
+use crate::wipe::wipe;
 
 /// Arithmetic and streams, for a batch of units.
 pub(crate) struct Context<L, R> {
@@ -153,24 +154,36 @@ impl<L: Lane, R: Randomness> Context<L, R> {
         Ring::new(bits).ok_or_else(|| Blame::bug("low bits that do not fit their lanes"))
     }
 
-    /// a - b in the domain.
+    /// a - b in the domain, in a's place, so that nothing of a is left without its mask; b, which makes a secret of it again, is erased.
     fn minus(&self, domain: Domain, a: Column<L>, b: Column<L>) -> Result<Column<L>, Blame> {
+        let alike = |a: usize, b: usize| {
+            if a == b { Ok(()) } else { Err(Blame::bug(alloc::format!("{a} secrets under {b} shares"))) }
+        };
         if let Domain::Field | Domain::Byte = domain {
-            let pairs = a.field()?.into_iter().zip(b.field()?);
-            let minus = |(a, b)| if domain == Domain::Field { self.prime.sub(a, b) } else { a ^ b };
-            return Ok(Column::Field(pairs.map(minus).collect()));
+            let (mut a, mut b) = (a.field()?, b.field()?);
+            alike(a.len(), b.len())?;
+            let minus =
+                |(a, b): (&mut u8, &u8)| *a = if domain == Domain::Field { self.prime.sub(*a, *b) } else { *a ^ *b };
+            a.iter_mut().zip(&b).for_each(minus);
+            wipe(&mut b);
+            return Ok(Column::Field(a));
         }
         let ring = match domain {
             Domain::Low(bits) => Self::low_ring(bits)?,
             _ => self.ring,
         };
-        let pairs = a.words()?.into_iter().zip(b.words()?);
-        let minus = |(a, b): (L, L)| match domain {
-            Domain::Odd => L::from_u64(self.odd.sub(a.to_u64(), b.to_u64())),
-            Domain::Bits(_) => L::from_u64(a.to_u64() ^ b.to_u64()),
-            _ => ring.sub(a, b),
+        let (mut a, mut b) = (a.words()?, b.words()?);
+        alike(a.len(), b.len())?;
+        let minus = |(a, b): (&mut L, &L)| {
+            *a = match domain {
+                Domain::Odd => L::from_u64(self.odd.sub(a.to_u64(), b.to_u64())),
+                Domain::Bits(_) => L::from_u64(a.to_u64() ^ b.to_u64()),
+                _ => ring.sub(*a, *b),
+            };
         };
-        Ok(Column::Words(pairs.map(minus).collect()))
+        a.iter_mut().zip(&b).for_each(minus);
+        wipe(&mut b);
+        Ok(Column::Words(a))
     }
 
     /// Shares `secret`: what server1 must be sent, so that it and what server0 draws for `label` add up to it.
