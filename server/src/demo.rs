@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
-use selkie::drawing::{Stroke, rasterise};
+use ndarray::Array2;
+use selkie::drawing::{PIXELS, Stroke, rasterise};
 use selkie::plan::Plan;
-use selkie::program::Program;
+use selkie::program::{EntryPoints, Program};
 use selkie::{Protocol, clear};
 use serde::Deserialize;
 use serde_json::json;
@@ -17,7 +18,7 @@ use tokio::net::TcpListener;
 use crate::cli::stopped;
 use crate::client::Client;
 use crate::config::{Address, Cluster, SampleParty, sample};
-use crate::deploy::deploy;
+use crate::deploy::{Run, deploy};
 use crate::exit::Failure;
 use crate::identity::Identity;
 use crate::init::free_ports;
@@ -27,6 +28,7 @@ use crate::node::{Service, fresh, http};
 use crate::onnx::{self, argmax};
 use crate::page::Page;
 use crate::scratch::Scratch;
+use crate::train::Augmentation;
 use selkie::Role;
 
 /// The model's name.
@@ -35,6 +37,8 @@ const MODEL: &str = "mnist";
 const PORT: u16 = 7700;
 /// An activation may be off by so much: a digit's logits lie units apart.
 const MOST_OFF: f64 = 1.0;
+/// Variations of each example drawing that bounds are calibrated with.
+const VARIATIONS: usize = 50;
 /// How long the parties may take to find each other.
 const START: Duration = Duration::from_secs(30);
 
@@ -73,18 +77,21 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     println!("Three parties in this process: server0, server1 and the crypto producer, each with a key of its own.");
     let (cluster, services, deployer) = parties(scratch.path()).await?;
     let model = onnx::read(BUNDLED).map_err(Failure::other)?;
+    let examples = examples()?;
     let imported = model::import(&model, &ImportOptions::default())?;
+    let calibrated = model::import(&model, &calibration(&examples)?)?;
     wait(&services, "find each other").await?;
-    let choice = Choice::of(&imported.program);
+    let programs = [imported.program.clone(), calibrated.program].map(EntryPoints::from);
+    let choice = Choice::of(&programs);
     // One prediction needs one protocol; the page offers all that can run the model.
-    let protocols = if args.once { vec![Protocol::default()] } else { choice.can.clone() };
-    deploy(&cluster, &deployer, MODEL, &(&imported.program).into(), &imported.weights, &protocols).await?;
+    let runs = if args.once { choice.runs.get(..1) } else { choice.runs.get(..) }.unwrap_or(&[]);
+    deploy(&cluster, &deployer, MODEL, runs, &imported.weights).await?;
     wait(&services, "open the model's weights under masks").await?;
     println!("The bundled model is deployed as {MODEL:?}: each server holds one share of its weights.\n");
-    predict(&cluster, &imported).await?;
+    predict(&cluster, &imported, &examples).await?;
 
     if let Some(listener) = listener {
-        serve(listener, page, &cluster, &imported, &choice).await?;
+        serve(listener, page, &cluster, &imported, &choice.refused).await?;
     }
     for service in services {
         service.stop().await;
@@ -92,40 +99,63 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The protocols that can run a program, and read by it.
-struct Choice {
-    /// The default first.
-    can: Vec<Protocol>,
+/// The protocols that can run the model, and read by it.
+struct Choice<'a> {
+    /// The default first, each with the first program that it can run.
+    runs: Vec<Run<'a>>,
     /// Why each of the others cannot, by its name.
     refused: BTreeMap<&'static str, String>,
 }
 
-/// The operation that a plan approximates worst, and how far it may be off, if that is more than [`MOST_OFF`].
-fn worst(plan: &Plan) -> Option<(String, f64)> {
+/// Whether one can read by what the protocol makes of a program; if not, why.
+fn readable(program: &Program, protocol: Protocol) -> Result<(), String> {
+    let plan = Plan::new(program, protocol).map_err(|why| why.to_string())?;
     let layers = plan.layers(1).into_iter().map(|layer| (layer.op, layer.error_bound));
-    layers.filter(|(_, off)| *off > MOST_OFF).max_by(|(_, a), (_, b)| a.total_cmp(b))
+    let worst = layers.filter(|(_, off)| *off > MOST_OFF).max_by(|(_, a), (_, b)| a.total_cmp(b));
+    worst.map_or(Ok(()), |(op, off)| {
+        Err(format!(
+            "has no comparisons: it makes a polynomial of this network's {op}, which may be off by {off:.0}: too much to read by"
+        ))
+    })
 }
 
-impl Choice {
-    fn of(program: &Program) -> Self {
-        let (mut can, mut refused) = (Vec::new(), BTreeMap::new());
+impl<'a> Choice<'a> {
+    /// Among programs of one model, those with better bounds first.
+    fn of(programs: &'a [EntryPoints]) -> Self {
+        let (mut runs, mut refused) = (Vec::new(), BTreeMap::new());
         for protocol in [Protocol::Table, Protocol::Fss, Protocol::SecureNn, Protocol::Pond] {
-            match Plan::new(program, protocol) {
-                Ok(plan) => match worst(&plan) {
-                    Some((op, off)) => {
-                        let why = format!(
-                            "has no comparisons: it makes a polynomial of this network's {op}, which may be off by {off:.0}: too \
-                             much to read by"
-                        );
-                        refused.insert(protocol.name(), why);
+            for programs in programs {
+                match programs.iter().try_for_each(|(_, program)| readable(program, protocol)) {
+                    Ok(()) => {
+                        refused.remove(protocol.name());
+                        runs.push(Run { protocol, programs });
+                        break;
                     }
-                    None => can.push(protocol),
-                },
-                Err(why) => drop(refused.insert(protocol.name(), why.to_string())),
+                    Err(why) => drop(refused.insert(protocol.name(), why)),
+                }
             }
         }
-        Self { can, refused }
+        Self { runs, refused }
     }
+}
+
+fn examples() -> Result<Vec<Example>, Failure> {
+    serde_json::from_str(EXAMPLES).map_err(Failure::other)
+}
+
+impl Example {
+    fn pixels(&self) -> Result<[f32; PIXELS], Failure> {
+        rasterise(&self.strokes).ok_or_else(|| Failure::other("a bug here: an example without ink"))
+    }
+}
+
+/// Bounds that the example drawings keep, and variations of them: polynomials are fitted to them, and those fitted to what can
+/// be proved of all images at all are too coarse to read by.
+fn calibration(examples: &[Example]) -> Result<ImportOptions, Failure> {
+    let pixels = examples.iter().map(Example::pixels).collect::<Result<Vec<_>, _>>()?;
+    let images = Array2::from_shape_vec((pixels.len(), PIXELS), pixels.into_flattened()).map_err(Failure::other)?;
+    let images = Augmentation::STRONG.extend(images.view(), VARIATIONS, 0);
+    Ok(ImportOptions { calibration: Some(images), ..ImportOptions::default() })
 }
 
 fn page(args: &Args) -> Result<Page, Failure> {
@@ -177,11 +207,10 @@ async fn wait(services: &[Service], what: &str) -> Result<(), Failure> {
 }
 
 /// One private prediction of a drawn digit, beside the same in clear.
-async fn predict(cluster: &Cluster, imported: &Imported) -> Result<(), Failure> {
-    let examples: Vec<Example> = serde_json::from_str(EXAMPLES).map_err(Failure::other)?;
+async fn predict(cluster: &Cluster, imported: &Imported, examples: &[Example]) -> Result<(), Failure> {
     let pick = usize::from(fresh::<1>().map_err(Failure::other)?.first().copied().unwrap_or(0)) % examples.len().max(1);
     let example = examples.get(pick).ok_or_else(|| Failure::other("a bug here: there are no examples"))?;
-    let pixels = rasterise(&example.strokes).ok_or_else(|| Failure::other("a bug here: an example without ink"))?;
+    let pixels = example.pixels()?;
     let mut client = Client::connect(cluster).await?;
     let start = Instant::now();
     let answer = client.predict(MODEL, pixels.to_vec(), 1).await?;
@@ -227,13 +256,13 @@ async fn serve(
     mut page: Page,
     cluster: &Cluster,
     imported: &Imported,
-    choice: &Choice,
+    refused: &BTreeMap<&'static str, String>,
 ) -> Result<(), Failure> {
     let address = |role| cluster.party(role).address.to_string();
     let (zero, one) = (address(Role::Server0), address(Role::Server1));
     let document = json!({
         "server0": format!("ws://{zero}/client"), "server1": format!("ws://{one}/client"),
-        "producer": address(Role::CryptoProducer), "model": MODEL, "demo": true, "refused": choice.refused,
+        "producer": address(Role::CryptoProducer), "model": MODEL, "demo": true, "refused": refused,
     });
     page.add("cluster.json", Bytes::from(document.to_string()));
     let public = postcard::to_allocvec(&(&imported.program, &imported.weights)).map_err(Failure::other)?;
@@ -261,5 +290,52 @@ async fn serve(
             Some(_) = connections.join_next() => {}
             () = &mut stop => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
+
+    use selkie::Session;
+
+    use super::*;
+
+    static STROKES: &str = include_str!("../../tests/digits/strokes.json");
+
+    fn imported(options: &ImportOptions) -> Imported {
+        model::import(&onnx::read(BUNDLED).unwrap(), options).unwrap()
+    }
+
+    #[test]
+    fn every_protocol_runs_the_model_pond_by_what_the_examples_show() {
+        let calibrated = imported(&calibration(&examples().unwrap()).unwrap()).program;
+        let programs = [imported(&ImportOptions::default()).program, calibrated].map(EntryPoints::from);
+        let choice = Choice::of(&programs);
+        assert_eq!(choice.refused, BTreeMap::new());
+        let runs: Vec<_> =
+            choice.runs.iter().map(|run| (run.protocol, usize::from(run.programs == &programs[1]))).collect();
+        let [table, fss, securenn, pond] = [Protocol::Table, Protocol::Fss, Protocol::SecureNn, Protocol::Pond];
+        assert_eq!(runs, [(table, 0), (fss, 0), (securenn, 0), (pond, 1)]);
+
+        let without = Choice::of(&programs[..1]);
+        assert_eq!(without.runs.len(), 3);
+        assert!(without.refused["pond"].contains("has no comparisons"), "{:?}", without.refused);
+    }
+
+    #[test]
+    fn pond_reads_drawings_that_it_was_not_calibrated_with() {
+        let Imported { program, weights } = imported(&calibration(&examples().unwrap()).unwrap());
+        let mut session = Session::local(&program, &weights, Protocol::Pond, [7; 32]).unwrap();
+        let drawings: Vec<Example> = serde_json::from_str(STROKES).unwrap();
+        let read = drawings.iter().filter(|drawing| {
+            let image = Array2::from_shape_vec((1, PIXELS), drawing.pixels().unwrap().to_vec()).unwrap();
+            let image = image.to_shape((1, 28, 28)).unwrap().to_owned().into_dyn();
+            let logits = session.run(&[(model::INPUT, image.view())]).unwrap().output(model::CLIENT).unwrap();
+            argmax(logits.to_shape(10).unwrap().view()) == drawing.digit
+        });
+        let read = read.count();
+        println!("pond reads {read} of {} drawings", drawings.len());
+        assert!(read >= 95, "{read}");
     }
 }

@@ -87,8 +87,9 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let imported = model::import(&model, &args.how.options()?)?;
     let me = Me::deployer(identity)?;
     let (version, programs) = (fresh_version()?, imported.program.into());
-    let (weights, protocols, variant) = (&imported.weights, &args.protocol, args.objective.into());
-    let offer = Offer { name: &args.name, version, programs: &programs, weights, protocols, variant };
+    let (weights, variant) = (&imported.weights, args.objective.into());
+    let runs = &each(&args.protocol, &programs);
+    let offer = Offer { name: &args.name, version, runs, weights, variant };
     let deployed = deploy_as(&cluster, &me, &offer).await?;
     if args.json {
         print_json(&document(&args.name, &deployed))?;
@@ -134,11 +135,25 @@ pub(crate) struct Offer<'a> {
     pub(crate) name: &'a str,
     /// Unlike that of every other deployment.
     pub(crate) version: u64,
-    pub(crate) programs: &'a EntryPoints,
+    /// One at least; the first is the one that clients get who name no protocol.
+    pub(crate) runs: &'a [Run<'a>],
     pub(crate) weights: &'a Weights,
-    /// One at least; the first is the one that clients get who name none.
-    pub(crate) protocols: &'a [Protocol],
     pub(crate) variant: Variant,
+}
+
+/// A protocol, and what it runs. Another one may run another program of the same model: with bounds that suit it.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// Unlike that of the deployment's other runs.
+    pub protocol: Protocol,
+    /// One program, or several entry points.
+    pub programs: &'a EntryPoints,
+}
+
+/// Each of the protocols, with the same programs.
+#[must_use]
+pub fn each<'a>(protocols: &[Protocol], programs: &'a EntryPoints) -> Vec<Run<'a>> {
+    protocols.iter().map(|&protocol| Run { protocol, programs }).collect()
 }
 
 /// A fresh version.
@@ -146,7 +161,7 @@ pub(crate) fn fresh_version() -> Result<u64, Failure> {
     Ok(u64::from_le_bytes(fresh().map_err(Failure::other)?))
 }
 
-/// Deploys a program, or several entry points, and their weights, in the protocols' usual variant.
+/// Deploys programs and their weights, in the protocols' usual variant.
 ///
 /// # Errors
 /// As [`run`].
@@ -154,13 +169,12 @@ pub async fn deploy(
     cluster: &Cluster,
     me: &Me,
     name: &str,
-    programs: &EntryPoints,
+    runs: &[Run<'_>],
     weights: &Weights,
-    protocols: &[Protocol],
 ) -> Result<Deployed, Failure> {
     let version = fresh_version()?;
     let variant = Variant::default();
-    deploy_as(cluster, me, &Offer { name, version, programs, weights, protocols, variant }).await
+    deploy_as(cluster, me, &Offer { name, version, runs, weights, variant }).await
 }
 
 /// The same as a version that was chosen before.
@@ -272,10 +286,10 @@ type Sent = [Zeroizing<Vec<u8>>; 3];
 /// The parts of a deployment, and what is sent of them.
 fn make(offer: &Offer<'_>) -> Result<(Vec<DeployedPart>, Sent), Failure> {
     let (mut parts, mut sent) = (Vec::new(), [Parts::new(), Parts::new(), Parts::new()]);
-    for (index, protocol) in offer.protocols.iter().enumerate() {
-        for (entry, program) in offer.programs.iter() {
-            let suffix = suffix(entry, (index > 0).then_some(*protocol));
-            let plan = Plan::of_variant(program, *protocol, offer.variant).map_err(Failure::usage)?;
+    for (index, &Run { protocol, programs }) in offer.runs.iter().enumerate() {
+        for (entry, program) in programs.iter() {
+            let suffix = suffix(entry, (index > 0).then_some(protocol));
+            let plan = Plan::of_variant(program, protocol, offer.variant).map_err(Failure::usage)?;
             let seed = fresh().map_err(Failure::other)?;
             let version = part_version(offer.version, &suffix);
             let shares =
@@ -285,7 +299,7 @@ fn make(offer: &Offer<'_>) -> Result<(Vec<DeployedPart>, Sent), Failure> {
                 sent.push(SentPart { suffix, protocol, variant: offer.variant, program, shares });
             }
             let name = format!("{}{suffix}", offer.name);
-            parts.push(DeployedPart { name, protocol: *protocol, program: program.hash(), plan: plan.hash() });
+            parts.push(DeployedPart { name, protocol, program: program.hash(), plan: plan.hash() });
         }
     }
     Ok((parts, sent.map(|sent| Zeroizing::new(encode(&sent)))))

@@ -17,7 +17,7 @@ use selkie::{Blame, Protocol, Variant};
 
 use crate::client::{Client, Keys, Question};
 use crate::config::Cluster;
-use crate::deploy::{Held, Offer, fresh_version, hold};
+use crate::deploy::{Held, Offer, each, fresh_version, hold};
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
 use crate::link::Me;
@@ -122,7 +122,8 @@ impl Session {
         };
         let specs = programs.iter().map(spec).collect::<Result<_, Failure>>()?;
         let variant = Variant::default();
-        let offer = Offer { name: &name, version, programs: &programs, weights, protocols: &[protocol], variant };
+        let runs = &each(&[protocol], &programs);
+        let offer = Offer { name: &name, version, runs, weights, variant };
         let held = hold(cluster, &Me::deployer(deployer)?, &offer).await?;
         let client = Client::connect(cluster).await?.with_keys(keys);
         Ok(Self { cluster: cluster.clone(), name, specs, held, client })

@@ -34,7 +34,7 @@ const CLUSTER = {
   producer: "127.0.0.1:7002",
   model: "mnist",
   demo: true,
-  refused: { pond: "has no comparisons" },
+  refused: {},
 };
 
 /** Where Chromium is, or a message that says how to get it. */

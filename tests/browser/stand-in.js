@@ -5,7 +5,7 @@ const VALUES = Float32Array.of(-3.1, 0.4, 1.2, 1.9, -4, -1.5, -6.2, 9.3, -0.5, 2
 const ANSWERS = {
   connect: () => undefined,
   models: () =>
-    ["table", "fss", "securenn"].map((protocol, i) => {
+    ["table", "fss", "securenn", "pond"].map((protocol, i) => {
       return { name: i ? `mnist@${protocol}` : "mnist", protocol, inputShape: [1, 28, 28], outputShape: [10] };
     }),
   predict(model, input, { protocol }) {

@@ -13,10 +13,16 @@ const LEARNS: Readonly<Record<string, string>> = {
     "; and, as securenn takes it into every query: when somebody asks, and blinded comparisons, random but for one zero at a random place, or none, which tells it nothing",
 };
 
+/** What an answer of this protocol is worth, where it is not as good as in clear. */
+const APPROXIMATES: Readonly<Record<string, string>> = {
+  pond: "pond cannot ask “is this above zero?”. A polynomial takes that question's place, fitted to numbers like those that the example drawings lead to: its answer is near the one in clear, not the same, and a drawing unlike them all may be misread.",
+};
+
 export class Protocols {
   readonly #group = element("protocols");
   readonly #rows = this.#group.querySelector("tbody") as HTMLElement;
   readonly #learns = element("producer-learns");
+  readonly #approximates = element("approximates");
   readonly #pick: () => void;
   #picked: string | undefined;
 
@@ -69,6 +75,7 @@ export class Protocols {
   #set(name: string | undefined): void {
     this.#picked = name;
     this.#learns.textContent = LEARNS[name ?? ""] ?? "";
+    this.#approximates.textContent = APPROXIMATES[name ?? ""] ?? "";
   }
 }
 

@@ -28,11 +28,12 @@ impl Function {
         }
     }
 
-    /// The degree of a series in u = 2t² - 1 is at most this: a polynomial of twice the degree in t. |t| has a corner, and is
-    /// hardly better for more; the others bend the more sharply the larger the bound.
+    /// The degree of a series in u = 2t² - 1 is at most this: a polynomial of twice the degree in t. |t| has a corner, and its
+    /// error falls as slowly as the degree rises; a power of two makes the most of the rounds. The others bend the more sharply
+    /// the larger the bound.
     fn most(self) -> usize {
         match self {
-            Function::Relu => 12,
+            Function::Relu => 32,
             Function::Sigmoid | Function::Tanh => 28,
         }
     }
@@ -40,7 +41,7 @@ impl Function {
     /// The error that is good enough, for operands up to `limit`.
     fn tolerance(self, limit: f64) -> f64 {
         match self {
-            Function::Relu => limit / 128.0,
+            Function::Relu => limit / 256.0,
             Function::Sigmoid | Function::Tanh => 1.0 / 256.0,
         }
     }
@@ -69,10 +70,26 @@ pub(crate) struct Series {
     pub(crate) coefficients: Vec<f64>,
     /// The largest error of the function itself, in exact arithmetic.
     pub(crate) error: f64,
+    /// The largest error of the sum, where it is rounded.
+    pub(crate) rounding: f64,
 }
 
-/// Fits the even part of `function` for |x| <= `limit`.
-pub(crate) fn series(function: Function, limit: f64) -> Series {
+/// How far T_i(u) may be off, for i up to `degree`, where u is off by `first`, T_i is 2·T_⌈i/2⌉·T_⌊i/2⌋ - T_(0 or 1), and every
+/// product is rounded by `ulp`.
+fn drift(degree: usize, first: f64, ulp: f64) -> Vec<f64> {
+    let mut errors = vec![0.0, first];
+    for i in 2..=degree {
+        let error = |i: usize| errors.get(i).copied().unwrap_or(f64::INFINITY);
+        let (high, low) = (error(i.div_ceil(2)), error(i / 2));
+        errors.push(2.0 * (high + low + high * low) + error(i % 2) + ulp);
+    }
+    errors
+}
+
+/// Fits the even part of `function` for |x| <= `limit`, to be summed with an `ulp` of rounding for each product and term and
+/// with u off by `first`. The degree is the smallest that meets the tolerance, or the best one: what a term more improves, its
+/// rounding may undo.
+pub(crate) fn series(function: Function, limit: f64, first: f64, ulp: f64) -> Series {
     const NODES: usize = 256;
     // T_i at Chebyshev's nodes is a cosine, so coefficients are sums of cosines (Clenshaw and Curtis).
     let angle = |node: usize| core::f64::consts::PI * (node as f64 + 0.5) / NODES as f64;
@@ -83,21 +100,26 @@ pub(crate) fn series(function: Function, limit: f64) -> Series {
         let sum: f64 = samples.iter().enumerate().map(|(node, g)| g * libm::cos(degree as f64 * angle(node))).sum();
         sum * if degree == 0 { 1.0 } else { 2.0 } / NODES as f64
     };
+    let errors = drift(function.most(), first, ulp);
     let mut coefficients = vec![coefficient(0)];
-    let mut error = f64::INFINITY;
+    let mut best = Series { coefficients: coefficients.clone(), error: f64::INFINITY, rounding: 0.0 };
     for degree in 1..=function.most() {
         coefficients.push(coefficient(degree));
-        error = (0..=GRID)
+        let error = (0..=GRID)
             .map(|i| {
                 let t = i as f64 / GRID as f64;
                 (clenshaw(&coefficients, 2.0 * t * t - 1.0) - function.even(limit, t)).abs() * function.weight(t)
             })
             .fold(0.0, f64::max);
+        let rounding = coefficients.iter().zip(&errors).skip(1).map(|(c, e)| c.abs() * e + ulp).sum();
+        if error + rounding < best.error + best.rounding {
+            best = Series { coefficients: coefficients.clone(), error, rounding };
+        }
         if error <= function.tolerance(limit) {
             break;
         }
     }
-    Series { coefficients, error }
+    best
 }
 
 /// Σ c_i·T_i(u).
@@ -193,7 +215,8 @@ mod tests {
     fn series_are_as_good_as_they_say() {
         for function in [Function::Relu, Function::Sigmoid, Function::Tanh] {
             for limit in [0.5, 1.0, 3.0, 8.0, 12.5] {
-                let Series { coefficients, error } = series(function, limit);
+                let Series { coefficients, error, rounding } = series(function, limit, 0.0, 0.0);
+                assert_eq!(rounding, 0.0);
                 let mut worst = 0.0f64;
                 for i in -1000..=1000 {
                     let (t, x) = (f64::from(i) / 1000.0, limit * f64::from(i) / 1000.0);
@@ -209,8 +232,41 @@ mod tests {
                 assert!(coefficients.len() > function.most() || error <= function.tolerance(limit));
             }
         }
-        assert!(series(Function::Sigmoid, 8.0).error < 0.01);
-        assert!(series(Function::Relu, 8.0).error < 0.11);
+        assert!(series(Function::Sigmoid, 8.0, 0.0, 0.0).error < 0.01);
+        assert!(series(Function::Relu, 8.0, 0.0, 0.0).error < 0.05);
+    }
+
+    #[test]
+    fn coarser_numbers_have_shorter_series() {
+        let of = |bits: i32| {
+            let ulp = power_of_two(-bits);
+            let Series { coefficients, error, rounding } = series(Function::Relu, 8.0, 5.0 * ulp, ulp);
+            (coefficients.len() - 1, error + rounding)
+        };
+        let all = [6, 8, 10, 16].map(of);
+        assert!(all.is_sorted_by(|a, b| a.0 <= b.0 && a.1 >= b.1), "{all:?}");
+        assert!(all[0].0 < 8 && all[3].0 == 32, "{all:?}");
+    }
+
+    #[test]
+    fn rounding_drifts_no_further_than_it_says() {
+        // u off by its most, and every product rounded to a grid: what comes of it beside the cosine.
+        let (ulp, first, most) = (power_of_two(-10), 3.0 * power_of_two(-10), 32);
+        let errors = drift(most, first, ulp);
+        for step in 0..200 {
+            let exact = f64::from(step) / 100.0 - 0.995;
+            for u in [exact - first, exact + first] {
+                let mut values = vec![1.0, u];
+                for i in 2..=most {
+                    let value = 2.0 * values[i.div_ceil(2)] * values[i / 2] - values[i % 2];
+                    values.push(libm::floor(value / ulp) * ulp);
+                }
+                for (i, (value, error)) in values.iter().zip(&errors).enumerate() {
+                    let off = (value - libm::cos(i as f64 * libm::acos(exact))).abs();
+                    assert!(off <= error + 1e-12, "T_{i}({exact}) is off by {off}, not {error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! An activation is a Chebyshev series fitted to the operand's bound R: in t = x / R, which lies in -1..1, and evaluated in
 //! that basis, where nothing grows: T_{m+n} = 2·T_m·T_n - T_{|m-n|}. What is even or odd is a series in u = 2t² - 1 alone,
-//! half as long: |x| = R·P(u), and tanh x = t·P(u). The degree is the smallest that keeps the error that the plan prints
-//! below a tolerance, or the largest that is allowed.
+//! half as long: |x| = R·P(u), and tanh x = t·P(u). The degree is the smallest that keeps the error below a tolerance, or
+//! the one with which the plan's error, rounding included, is the smallest.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -25,7 +25,10 @@ pub(super) fn nonlinear(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value) -> 
     let bound = l.program.node(operand).map(|node| node.bound).unwrap_or_default();
     let f = l.fraction();
     let ulp = power_of_two(-(f as i32));
-    let Series { coefficients, error } = approximate::series(function, bound.limit());
+    // Rounding: t is off by its own scaling and truncation, u by four times that and a truncation, and so on up the basis.
+    let t_error = ulp * (1.0 + power_of_two(-bound.bits.min(0)));
+    let Series { coefficients, error, rounding } =
+        approximate::series(function, bound.limit(), 4.0 * t_error + ulp, ulp);
 
     // t = x / R with R = eighths / 8 · 2^bits: the power of two only moves the point.
     let x = l.at(&x, f)?;
@@ -36,19 +39,15 @@ pub(super) fn nonlinear(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value) -> 
     let u = l.weighted_at(&[(&square, 2)], -1.0, 2 * f)?;
     let u = l.at(&u, f)?;
 
-    // Rounding: t is off by its own scaling and truncation, u by twice that and a truncation, and so on up the recursion.
-    let t_error = ulp * (1.0 + power_of_two(-bound.bits.min(0)));
-    let mut basis =
-        Basis { values: BTreeMap::from([(1, u)]), errors: BTreeMap::from([(0, 0.0), (1, 4.0 * t_error + ulp)]) };
+    let mut basis = Basis(BTreeMap::from([(1, u)]));
     for degree in 2..coefficients.len() {
         basis.make(l, id, degree, n)?;
     }
     let terms: Vec<_> = basis
-        .values
+        .0
         .iter()
         .filter_map(|(degree, value)| coefficients.get(*degree).map(|coefficient| (value, *coefficient)))
         .collect();
-    let rounding: f64 = terms.iter().zip(basis.errors.values().skip(1)).map(|((_, c), e)| c.abs() * e + ulp).sum();
     let even = l.weighted(&terms, coefficients.first().copied().unwrap_or(0.0))?;
     let value = match function {
         // x / 2 + R·|t| / 2
@@ -69,15 +68,12 @@ pub(super) fn nonlinear(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value) -> 
     Ok(value)
 }
 
-/// T_1(u), T_2(u), …, each with f bits after the point, and how far each may be off.
-struct Basis {
-    values: BTreeMap<usize, Value>,
-    errors: BTreeMap<usize, f64>,
-}
+/// T_1(u), T_2(u), …, each with f bits after the point.
+struct Basis(BTreeMap<usize, Value>);
 
 impl Basis {
     fn make(&mut self, l: &mut Lowering<'_>, id: Id, degree: usize, n: u32) -> Result<(), PlanError> {
-        if self.values.contains_key(&degree) {
+        if self.0.contains_key(&degree) {
             return Ok(());
         }
         // Halves keep the depth at the logarithm of the degree.
@@ -87,23 +83,19 @@ impl Basis {
         let f = l.fraction();
         let missing = || PlanError::Program("a series without its basis".into());
         let (high_value, low_value) =
-            (self.values.get(&high).ok_or_else(missing)?.clone(), self.values.get(&low).ok_or_else(missing)?.clone());
+            (self.0.get(&high).ok_or_else(missing)?.clone(), self.0.get(&low).ok_or_else(missing)?.clone());
         let value = if high == low {
             let square = l.squared(id, &high_value)?;
             l.weighted_at(&[(&square, 2)], -1.0, 2 * f)?
         } else {
             // high - low = 1
-            let first = self.values.get(&1).ok_or_else(missing)?.clone();
+            let first = self.0.get(&1).ok_or_else(missing)?.clone();
             let product = l.times(id, &high_value, &low_value, n)?;
             let first = l.at(&first, 2 * f)?;
             l.weighted_at(&[(&product, 2), (&first, -1)], 0.0, 2 * f)?
         };
         let value = l.at(&value, f)?;
-        let error = |degree: usize| self.errors.get(&degree).copied().unwrap_or(0.0);
-        let (high_error, low_error) = (error(high), error(low));
-        let sum = 2.0 * (high_error + low_error + high_error * low_error) + error(high - low);
-        self.errors.insert(degree, sum + power_of_two(-(f as i32)));
-        self.values.insert(degree, value);
+        self.0.insert(degree, value);
         Ok(())
     }
 }

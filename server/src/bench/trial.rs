@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Cluster;
-use crate::deploy::{Held, Offer, fresh_version, hold};
+use crate::deploy::{Held, Offer, each, fresh_version, hold};
 use crate::exit::{Exit, Failure};
 use crate::identity::{Identity, KEY_VARIABLE};
 use crate::init::{DEPLOYER_KEY_FILE, write_local};
@@ -117,7 +117,8 @@ impl Trial {
         let start = Instant::now();
         loop {
             let (version, programs, variant) = (fresh_version()?, program.into(), objective.into());
-            let offer = Offer { name, version, programs: &programs, weights, protocols: &[protocol], variant };
+            let runs = &each(&[protocol], &programs);
+            let offer = Offer { name, version, runs, weights, variant };
             match hold(&self.cluster, &self.deployer, &offer).await {
                 Err(failure) if failure.exit == Exit::PeerFailed && start.elapsed() < START => {
                     self.alive()?;

@@ -22,7 +22,7 @@ mod players;
 use super::*;
 use crate::client::{Client, Question};
 use crate::config::{Address, SampleParty, sample};
-use crate::deploy::{Offer, deploy, deploy_as};
+use crate::deploy::{Offer, deploy, deploy_as, each};
 use crate::exit::Exit;
 use crate::identity::Identity;
 use crate::init::free_ports;
@@ -87,13 +87,14 @@ impl Three {
     }
 
     async fn deploy_program(&self, name: &str, (program, weights): &(Program, Weights)) {
-        deploy(&self.cluster, &self.deployer, name, &program.into(), weights, &[Protocol::default()]).await.unwrap();
+        let programs = program.into();
+        deploy(&self.cluster, &self.deployer, name, &each(&[Protocol::default()], &programs), weights).await.unwrap();
         self.ready().await;
     }
 
     async fn deploy_under(&self, name: &str, scale: f32, protocols: &[Protocol]) {
         let (program, weights) = network(scale);
-        deploy(&self.cluster, &self.deployer, name, &program.into(), &weights, protocols).await.unwrap();
+        deploy(&self.cluster, &self.deployer, name, &each(protocols, &program.into()), &weights).await.unwrap();
         self.ready().await;
     }
 
@@ -299,15 +300,9 @@ async fn a_version_is_never_taken_twice() {
     let three = Three::new().await;
     let ((program, two), (_, three_times)) = (network(2.0), network(3.0));
     let deploy = async |name, weights| {
-        let (programs, protocols) = ((&program).into(), [Protocol::default()]);
-        let offer = Offer {
-            name,
-            version: 42,
-            programs: &programs,
-            weights,
-            protocols: &protocols,
-            variant: Variant::default(),
-        };
+        let programs = (&program).into();
+        let runs = &each(&[Protocol::default()], &programs);
+        let offer = Offer { name, version: 42, runs, weights, variant: Variant::default() };
         deploy_as(&three.cluster, &three.deployer, &offer).await
     };
     deploy("m", &two).await.unwrap();

@@ -4,8 +4,9 @@
 //! blurring it.
 
 use chacha20::ChaCha8Rng;
+use ndarray::{Array1, Array2, ArrayView2};
 
-use super::random::uniform;
+use super::random::{stream, uniform};
 
 const SIDE: usize = 28;
 const MIDDLE: f32 = 13.5;
@@ -34,6 +35,25 @@ impl Augmentation {
     /// For hands and pens that the data set has not seen.
     pub const STRONG: Self =
         Self { rotation: 0.26, scale: [0.8, 1.35], slant: 0.35, shift: 2.0, width: 0.7, blur: 0.5 };
+
+    /// The images, rows of 28x28 pixels in 0..=1, and after them `copies` changed ones of each, the same for the same seed.
+    #[must_use]
+    pub fn extend(&self, images: ArrayView2<'_, f32>, copies: usize, seed: u64) -> Array2<f32> {
+        let mut rng = stream(seed, 0);
+        let mut all = images.to_owned();
+        for image in images.rows() {
+            let image = image.to_vec();
+            for _ in 0..copies {
+                let mut out = Array1::zeros(image.len());
+                if let Some(out) = out.as_slice_mut() {
+                    self.apply(&image, out, &mut rng);
+                }
+                // A row is as long as a row.
+                let _ = all.push_row(out.view());
+            }
+        }
+        all
+    }
 
     /// Writes a changed copy of `image` to `out`, both of 28x28 pixels in 0..=1.
     pub(super) fn apply(&self, image: &[f32], out: &mut [f32], rng: &mut ChaCha8Rng) {
@@ -143,6 +163,20 @@ mod tests {
             seen.push(out);
         }
         assert_eq!(changed(Augmentation::STRONG, 3), seen[3]);
+    }
+
+    #[test]
+    fn copies_follow_the_images() {
+        let pixels = [square(), vec![0.25; 784]].concat();
+        let images = ArrayView2::from_shape((2, 784), &pixels).unwrap_or(ArrayView2::from(&[[]]));
+        let all = Augmentation::STRONG.extend(images, 3, 5);
+        assert_eq!(all.dim(), (8, 784));
+        assert_eq!(all.slice(ndarray::s![..2, ..]), images);
+        let (copies, sizes) = (all.slice(ndarray::s![2.., ..]), |row: usize| all.row(row).sum());
+        assert!(copies.rows().into_iter().all(|row| row != images.row(0) && row != images.row(1)));
+        assert!((2..5).all(|row| sizes(row) < 100.0) && (5..8).all(|row| sizes(row) > 100.0), "each one's own");
+        assert_eq!(all, Augmentation::STRONG.extend(images, 3, 5));
+        assert_ne!(all, Augmentation::STRONG.extend(images, 3, 6));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use selkie::layers::{Dense, Initialiser, Layer, Owner, Sgd, mean_squared_error};
 use selkie::program::{EntryPoints, Numbers, Weights};
 use selkie::{Protocol, Role, Seed, clear};
 use selkie_server::client::{Client, Question};
-use selkie_server::deploy::deploy;
+use selkie_server::deploy::{deploy, each};
 use selkie_server::exit::Failure;
 use selkie_server::identity::Identity;
 use selkie_server::link::Me;
@@ -90,7 +90,7 @@ fn whoever_is_killed_in_training_both_servers_go_on_from_one_version() {
     let cluster = trial.cluster();
     let deployer = Me::deployer(Identity::load(&trial.path("deployer.key")).unwrap()).unwrap();
     let protocols = [Protocol::Table];
-    runtime.block_on(deploy(&cluster, &deployer, "linear", &programs, &in_clear, &protocols)).unwrap();
+    runtime.block_on(deploy(&cluster, &deployer, "linear", &each(&protocols, &programs), &in_clear)).unwrap();
 
     let (mut counted, mut clear_steps, mut in_doubt) = (0, 0, 0);
     let mut epochs = vec![trial.epoch(2)];

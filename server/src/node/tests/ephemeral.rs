@@ -5,7 +5,7 @@ use selkie::Session as Local;
 
 use super::*;
 use crate::client::Keys;
-use crate::deploy::{Held, hold};
+use crate::deploy::{Held, each, hold};
 use crate::exit::Failure;
 use crate::remote::Session as Remote;
 
@@ -18,9 +18,8 @@ impl Three {
     async fn hold(&self, name: &str, version: u64) -> Result<Held, Failure> {
         let (program, weights) = network(1.0);
         let programs = (&program).into();
-        let protocols = &[Protocol::default()];
-        let offer =
-            Offer { name, version, programs: &programs, weights: &weights, protocols, variant: Variant::default() };
+        let runs = &each(&[Protocol::default()], &programs);
+        let offer = Offer { name, version, runs, weights: &weights, variant: Variant::default() };
         hold(&self.cluster, &self.deployer, &offer).await
     }
 
@@ -136,7 +135,8 @@ async fn ephemeral_programs_are_few_have_names_of_their_own_and_fresh_versions()
     refused(three.hold("fresh", 5).await, "holds 2 ephemeral");
     let (program, weights) = network(3.0);
     let (cluster, me) = (&three.cluster, &three.deployer);
-    let taking = deploy(cluster, me, "one", &(&program).into(), &weights, &[Protocol::default()]).await.unwrap_err();
+    let taking =
+        deploy(cluster, me, "one", &each(&[Protocol::default()], &(&program).into()), &weights).await.unwrap_err();
     assert!(taking.message.contains("already: use another name"), "{taking}");
     two.retire(&three.cluster).await.unwrap();
     refused(three.hold("lasting", 5).await, "a model called \"lasting\" already");

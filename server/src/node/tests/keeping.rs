@@ -35,7 +35,7 @@ fn rounded(x: &[f32]) -> f32 {
 impl Three {
     async fn deploy_counter(&self, protocols: &[Protocol]) {
         let (programs, weights) = counter();
-        deploy(&self.cluster, &self.deployer, "c", &programs, &weights, protocols).await.unwrap();
+        deploy(&self.cluster, &self.deployer, "c", &each(protocols, &programs), &weights).await.unwrap();
         self.ready().await;
     }
 

@@ -191,7 +191,7 @@ async fn a_client_may_take_its_time_but_not_for_ever() {
     // Its crypto producer takes part, and waits for the inputs without seeing them.
     let (program, weights) = masked(2.0);
     let protocols = [Protocol::SecureNn];
-    deploy(&three.cluster, &three.deployer, "m", &program.into(), &weights, &protocols).await.unwrap();
+    deploy(&three.cluster, &three.deployer, "m", &each(&protocols, &program.into()), &weights).await.unwrap();
     three.ready().await;
     let mut slow = Raw::new(&three, [1; 16], 1).await;
     slow.masks().await.unwrap();
