@@ -87,8 +87,9 @@ fn drift(degree: usize, first: f64, ulp: f64) -> Vec<f64> {
 }
 
 /// Fits the even part of `function` for |x| <= `limit`, to be summed with an `ulp` of rounding for each product and term and
-/// with u off by `first`. The degree is the smallest that meets the tolerance, or the best one: what a term more improves, its
-/// rounding may undo.
+/// with t off by `first`. The degree is the smallest whose series meets the tolerance, or the one that is best when it is
+/// rounded as it will be: what a term more improves, its rounding may undo. (What rounding does at worst is too much to go by:
+/// all of it would have to add up.)
 pub(crate) fn series(function: Function, limit: f64, first: f64, ulp: f64) -> Series {
     const NODES: usize = 256;
     // T_i at Chebyshev's nodes is a cosine, so coefficients are sums of cosines (Clenshaw and Curtis).
@@ -100,29 +101,54 @@ pub(crate) fn series(function: Function, limit: f64, first: f64, ulp: f64) -> Se
         let sum: f64 = samples.iter().enumerate().map(|(node, g)| g * libm::cos(degree as f64 * angle(node))).sum();
         sum * if degree == 0 { 1.0 } else { 2.0 } / NODES as f64
     };
-    let errors = drift(function.most(), first, ulp);
-    let mut coefficients = vec![coefficient(0)];
-    let mut best = Series { coefficients: coefficients.clone(), error: f64::INFINITY, rounding: 0.0 };
-    for degree in 1..=function.most() {
-        coefficients.push(coefficient(degree));
-        let error = (0..=GRID)
-            .map(|i| {
-                let t = i as f64 / GRID as f64;
-                (clenshaw(&coefficients, 2.0 * t * t - 1.0) - function.even(limit, t)).abs() * function.weight(t)
-            })
-            .fold(0.0, f64::max);
-        let rounding = coefficients.iter().zip(&errors).skip(1).map(|(c, e)| c.abs() * e + ulp).sum();
-        if error + rounding < best.error + best.rounding {
-            best = Series { coefficients: coefficients.clone(), error, rounding };
+    let most = function.most();
+    let mut coefficients: Vec<f64> = (0..=most).map(coefficient).collect();
+    let exact = errors(function, limit, &coefficients, 0.0, 0.0);
+    let rounded = errors(function, limit, &coefficients, first, ulp);
+    let mut best = (0, f64::INFINITY);
+    for (degree, (error, rounded)) in exact.iter().zip(&rounded).enumerate().skip(1) {
+        if *rounded < best.1 {
+            best = (degree, *rounded);
         }
-        if error <= function.tolerance(limit) {
+        if *error <= function.tolerance(limit) {
             break;
         }
     }
-    best
+    coefficients.truncate(best.0 + 1);
+    let rounding =
+        coefficients.iter().zip(drift(best.0, 4.0 * first + ulp, ulp)).skip(1).map(|(c, e)| c.abs() * e + ulp);
+    Series { error: exact.get(best.0).copied().unwrap_or(f64::INFINITY), rounding: rounding.sum(), coefficients }
+}
+
+/// The largest error on a grid, of the sum of the first `degree` terms for each degree, where t is off by `first` and every
+/// product and coefficient is rounded down to a multiple of `ulp`.
+fn errors(function: Function, limit: f64, coefficients: &[f64], first: f64, ulp: f64) -> Vec<f64> {
+    let down = |value: f64| if ulp == 0.0 { value } else { libm::floor(value / ulp) * ulp };
+    let mut errors = vec![0.0f64; coefficients.len()];
+    let mut basis = vec![1.0; coefficients.len()];
+    for i in 0..=GRID {
+        let t = i as f64 / GRID as f64;
+        let (exact, weight) = (function.even(limit, t), function.weight(t));
+        let mut sum = 0.0;
+        for (degree, (c, error)) in coefficients.iter().zip(&mut errors).enumerate() {
+            let of = |degree: usize| basis.get(degree).copied().unwrap_or(0.0);
+            let value = match degree {
+                0 => 1.0,
+                1 => down(2.0 * (t - first) * (t - first) - 1.0),
+                _ => down(2.0 * of(degree.div_ceil(2)) * of(degree / 2) - of(degree % 2)),
+            };
+            if let Some(place) = basis.get_mut(degree) {
+                *place = value;
+            }
+            sum += down(*c) * value;
+            *error = error.max((sum - exact).abs() * weight);
+        }
+    }
+    errors
 }
 
 /// Σ c_i·T_i(u).
+#[cfg(test)]
 fn clenshaw(coefficients: &[f64], u: f64) -> f64 {
     let (mut next, mut after) = (0.0, 0.0);
     for c in coefficients.iter().skip(1).rev() {
@@ -239,13 +265,31 @@ mod tests {
     #[test]
     fn coarser_numbers_have_shorter_series() {
         let of = |bits: i32| {
-            let ulp = power_of_two(-bits);
-            let Series { coefficients, error, rounding } = series(Function::Relu, 8.0, 5.0 * ulp, ulp);
-            (coefficients.len() - 1, error + rounding)
+            let Series { coefficients, error, .. } =
+                series(Function::Relu, 8.0, power_of_two(-bits), power_of_two(-bits));
+            (coefficients.len() - 1, error)
         };
-        let all = [6, 8, 10, 16].map(of);
+        let all = [4, 6, 8, 16].map(of);
         assert!(all.is_sorted_by(|a, b| a.0 <= b.0 && a.1 >= b.1), "{all:?}");
-        assert!(all[0].0 < 8 && all[3].0 == 32, "{all:?}");
+        assert!(all[0].0 < 16 && all[3].0 == 32, "{all:?}");
+    }
+
+    #[test]
+    fn as_many_terms_are_taken_as_help() {
+        // One term more or less than the chosen ones is no better once it is rounded, where the tolerance is out of reach.
+        for (function, limit, bits) in
+            [(Function::Relu, 8.0, 8), (Function::Relu, 64.0, 8), (Function::Sigmoid, 40.0, 10)]
+        {
+            let ulp = power_of_two(-bits);
+            let chosen = series(function, limit, ulp, ulp).coefficients;
+            let all = series(function, limit, 0.0, 0.0).coefficients;
+            assert!(all.starts_with(&chosen), "{function:?} {limit}");
+            let rounded = errors(function, limit, &all, ulp, ulp);
+            assert!(
+                rounded.iter().all(|error| *error >= rounded[chosen.len() - 1]),
+                "{function:?} {limit}: {rounded:?}"
+            );
+        }
     }
 
     #[test]

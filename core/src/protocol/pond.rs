@@ -3,7 +3,7 @@
 //! An activation is a Chebyshev series fitted to the operand's bound R: in t = x / R, which lies in -1..1, and evaluated in
 //! that basis, where nothing grows: T_{m+n} = 2·T_m·T_n - T_{|m-n|}. What is even or odd is a series in u = 2t² - 1 alone,
 //! half as long: |x| = R·P(u), and tanh x = t·P(u). The degree is the smallest that keeps the error below a tolerance, or
-//! the one with which the plan's error, rounding included, is the smallest.
+//! the one that is best with the rounding that it brings.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -27,8 +27,7 @@ pub(super) fn nonlinear(l: &mut Lowering<'_>, id: Id, node: &Node, x: Value) -> 
     let ulp = power_of_two(-(f as i32));
     // Rounding: t is off by its own scaling and truncation, u by four times that and a truncation, and so on up the basis.
     let t_error = ulp * (1.0 + power_of_two(-bound.bits.min(0)));
-    let Series { coefficients, error, rounding } =
-        approximate::series(function, bound.limit(), 4.0 * t_error + ulp, ulp);
+    let Series { coefficients, error, rounding } = approximate::series(function, bound.limit(), t_error, ulp);
 
     // t = x / R with R = eighths / 8 · 2^bits: the power of two only moves the point.
     let x = l.at(&x, f)?;

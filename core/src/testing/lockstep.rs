@@ -511,8 +511,10 @@ mod networks {
             let taken =
                 check(&program, (Protocol::Pond, Variant::default()), &weights, &[images(batch, dice)], batch, &why);
             assert_eq!(taken.len(), activations);
-            // The bounds say something: errors come near them.
-            assert!(taken.iter().all(|part| *part > 0.2), "{why}: {taken:?}");
+            // The bounds say something: errors come near them, less so where most of the bound is for roundings that
+            // would all have to add up.
+            let near = if numbers.fraction_bits < 16 { 0.05 } else { 0.2 };
+            assert!(taken.iter().all(|part| *part > near), "{why}: {taken:?}");
         }
     }
 
