@@ -324,9 +324,7 @@ fn the_demo_predicts_and_serves_its_page() {
     assert!(page.contains("x-content-type-options: nosniff"));
     let cluster: serde_json::Value = serde_json::from_str(&trial::http(host, "/cluster.json").unwrap()).unwrap();
     assert_eq!(cluster["model"], "mnist");
-    let refused = cluster["refused"].as_object().unwrap();
-    assert_eq!(refused.keys().collect::<Vec<_>>(), ["pond"], "all others are offered");
-    assert!(refused["pond"].as_str().unwrap().contains("no comparisons"), "{refused:?}");
+    assert_eq!(cluster["refused"].as_object().map(serde_json::Map::len), Some(0), "every protocol is offered");
     let server0 = cluster["server0"].as_str().unwrap().strip_prefix("ws://").unwrap().strip_suffix("/client").unwrap();
     assert!(page.contains(&format!("ws://{server0}")), "the page may talk to server0");
     assert!(trial::http(server0, "/healthz").unwrap().contains("\"ready\":true"));
