@@ -226,6 +226,11 @@ impl Prover {
             // Approximations may leave the range that they approximate.
             Op::Sigmoid { .. } => Interval::UNIT.widened(0.0625),
             Op::Tanh { .. } => Interval { low: -1.0, high: 1.0 }.widened(0.0625),
+            Op::Function { x, samples } => {
+                let x = operand(x)?.widened(ulp);
+                let [low, high] = samples.extremes(x.low, x.high);
+                Interval { low, high }.widened((high - low) / 16.0 + ulp)
+            }
             Op::ArgMax { x } => Interval { low: 0.0, high: length(x, 0) as f64 - 1.0 },
             Op::Max { x } | Op::Reveal { x } | Op::Mask { x } | Op::Output { x, .. } => operand(x)?,
             Op::Assign { x, variable } => operand(x)?.union(operand(variable)?),

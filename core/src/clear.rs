@@ -166,6 +166,7 @@ pub(crate) fn compute(node: &Node, operands: &[(&Node, &Value)]) -> Value {
         Op::Relu { .. } => each(&|x| x.max(0.0)),
         Op::Sigmoid { .. } => each(&|x| (1.0 / (1.0 + libm::exp(-f64::from(x)))) as f32),
         Op::Tanh { .. } => each(&|x| libm::tanh(f64::from(x)) as f32),
+        Op::Function { samples, .. } => each(&|x| samples.at(f64::from(x)) as f32),
         Op::Max { .. } => by_sample(&|shape, row| {
             along(shape, 0, row, |lane| vec![lane.iter().copied().fold(f32::NEG_INFINITY, f32::max)])
         }),

@@ -13,12 +13,13 @@ use crate::gates::Gate;
 use crate::party::column::Column;
 use crate::party::server::Server;
 use crate::plan::{Additive, Builder, Common, Wire, WireId};
+use crate::program::Samples;
 use crate::ring::{Lane, Ring};
 use crate::role::Side;
 use crate::stream::Randomness;
 
 /// A function of what both servers know, with so many bits after the point where it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum PublicOp {
     /// x / 2^by, rounded down.
     Truncate { by: u32 },
@@ -40,6 +41,8 @@ pub(crate) enum PublicOp {
     Max { candidates: u32 },
     /// Its index, the lowest on ties.
     ArgMax { candidates: u32 },
+    /// Any function, x and the result with f bits after the point.
+    Function { f: u32, samples: Samples },
 }
 
 /// out = op(x).
@@ -64,14 +67,14 @@ pub(crate) fn public(b: &mut Builder, op: PublicOp, x: Wire<Common>) -> Wire<Com
 
 impl PublicOp {
     /// Of one sample.
-    fn compute<L: Lane>(self, ring: Ring<L>, x: &[L], out: &mut Vec<L>) {
+    fn compute<L: Lane>(&self, ring: Ring<L>, x: &[L], out: &mut Vec<L>) {
         let integer = |value: i64| ring.element(value as u64);
         let real = |f: u32, x: &L, function: &dyn Fn(f64) -> f64| {
             let unit = power_of_two(f as i32);
             integer(libm::rint(function(ring.signed(*x) as f64 / unit) * unit) as i64)
         };
         let bit = |set: bool| L::from_u64(u64::from(set));
-        match self {
+        match *self {
             PublicOp::Truncate { by } => out.extend(x.iter().map(|x| integer(ring.signed(*x) >> by))),
             PublicOp::Negative => out.extend(x.iter().map(|x| bit(ring.signed(*x) < 0))),
             PublicOp::EqualZero => out.extend(x.iter().map(|x| bit(*x == L::default()))),
@@ -85,6 +88,7 @@ impl PublicOp {
                 out.extend(x.iter().map(|x| real(f, x, &|x| 1.0 / (1.0 + libm::exp(-x)))));
             }
             PublicOp::Tanh { f } => out.extend(x.iter().map(|x| real(f, x, &libm::tanh))),
+            PublicOp::Function { f, ref samples } => out.extend(x.iter().map(|x| real(f, x, &|x| samples.at(x)))),
             PublicOp::Reciprocal { f, least } => {
                 let divisor = |x: f64| if least > 0.0 { x.max(least) } else { x.min(least) };
                 out.extend(x.iter().map(|x| real(f, x, &|x| 1.0 / divisor(x))));

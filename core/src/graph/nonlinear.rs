@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::Tensor;
 use super::arithmetic::{Layout, Operand, Padding};
 use crate::error::GraphError;
-use crate::program::{Arrangement, Beyond, Op, window_counts};
+use crate::program::{Arrangement, Beyond, Op, Samples, window_counts};
 
 /// How images are pooled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,17 @@ impl Tensor {
     /// None that shapes can cause.
     pub fn tanh(&self) -> Result<Tensor, GraphError> {
         self.unary(Op::Tanh { x: self.id })
+    }
+
+    /// Any function, element by element, by its values at 1025 evenly spaced points of a range: straight between them, and
+    /// straight on beyond the range. The protocols compute it as exactly as the plan says, with tables, splines or
+    /// polynomials.
+    ///
+    /// # Errors
+    /// The range is no range, or the function has no finite value below 2^40 somewhere in it.
+    pub fn function(&self, range: [f64; 2], function: impl Fn(f64) -> f64) -> Result<Tensor, GraphError> {
+        let samples = Samples::of(range, function).map_err(|why| GraphError::new("function", why))?;
+        self.unary(Op::Function { x: self.id, samples })
     }
 
     /// 1 where self < 0, else 0: the most significant bit.

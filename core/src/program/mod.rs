@@ -7,6 +7,7 @@
 mod arrangement;
 mod entry_points;
 mod op;
+mod samples;
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -17,6 +18,7 @@ pub use arrangement::{Arrangement, Beyond};
 pub(crate) use arrangement::{NOWHERE, same_padding, window_counts};
 pub use entry_points::{EntryPoints, RUN, no_entry};
 pub use op::{Op, Visibility};
+pub use samples::Samples;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

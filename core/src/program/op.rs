@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::arrangement::Arrangement;
+use super::samples::Samples;
 use super::{Id, Node};
 use crate::bilinear::Bilinear;
 use crate::error::GraphError;
@@ -225,6 +226,13 @@ pub enum Op {
         /// Who receives it.
         player: String,
     },
+    /// Any function of one variable, element by element.
+    Function {
+        /// The operand.
+        x: Id,
+        /// The function.
+        samples: Samples,
+    },
 }
 
 /// What is known of a node's result from its operands.
@@ -265,14 +273,16 @@ impl Op {
             Op::Mask { .. } => "mask",
             Op::Assign { .. } => "assign",
             Op::Output { .. } => "output",
+            Op::Function { .. } => "function",
         }
     }
 
     /// What it reads.
     pub fn operands(&self) -> Vec<Id> {
         match self {
-            // It may be large, and reads nothing.
+            // They may be large.
             Op::Constant { .. } => vec![],
+            Op::Function { x, .. } => vec![*x],
             _ => self.clone().operands_mut().into_iter().map(|id| *id).collect(),
         }
     }
@@ -307,7 +317,8 @@ impl Op {
             | Op::ArgMax { x }
             | Op::Reveal { x }
             | Op::Mask { x }
-            | Op::Output { x, .. } => vec![x],
+            | Op::Output { x, .. }
+            | Op::Function { x, .. } => vec![x],
         }
     }
 
@@ -363,7 +374,11 @@ impl Op {
                 let visibility = if all(Visibility::Public) { Visibility::Public } else { Visibility::Private };
                 let whole = match self {
                     Op::Negative { .. } | Op::EqualZero { .. } | Op::Bits { .. } | Op::ArgMax { .. } => true,
-                    Op::Normalise { .. } | Op::Sigmoid { .. } | Op::Tanh { .. } | Op::Reciprocal { .. } => false,
+                    Op::Normalise { .. }
+                    | Op::Sigmoid { .. }
+                    | Op::Tanh { .. }
+                    | Op::Function { .. }
+                    | Op::Reciprocal { .. } => false,
                     _ => whole,
                 };
                 (visibility, whole)
@@ -477,6 +492,7 @@ impl Op {
                 Ok([&[*count], shapes.concat().as_slice()].concat())
             }
             Op::Max { .. } | Op::ArgMax { .. } => Ok(without(0, &shapes.concat())),
+            Op::Function { samples, .. } => samples.check().map_or_else(|why| refuse(&why), |()| Ok(shapes.concat())),
             Op::Square { .. }
             | Op::Negative { .. }
             | Op::EqualZero { .. }

@@ -163,7 +163,13 @@ const PLACES: u32 = 10;
 const APART: f64 = 1.0 / 128.0;
 
 /// A function from a dealt table, without a round beyond x's opening, where that is what counts and the table is small.
-fn read(l: &mut Lowering<'_>, id: Id, operand: Id, function: Function, x: &Value) -> Result<Option<Value>, PlanError> {
+fn read(
+    l: &mut Lowering<'_>,
+    id: Id,
+    operand: Id,
+    function: Function<'_>,
+    x: &Value,
+) -> Result<Option<Value>, PlanError> {
     let limit = l.program.node(operand).map_or(f64::INFINITY, |node| node.bound.limit());
     let table = match l.variant.objective {
         Objective::Latency => approximate::table(function, limit, x.fraction, PLACES, APART),

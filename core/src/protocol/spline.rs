@@ -1,4 +1,4 @@
-//! Sigmoid and tanh where comparisons are exact: straight pieces between knots, chosen by comparisons with all knots at once.
+//! Functions of one variable where comparisons are exact: straight pieces between knots, chosen by comparisons with all knots at once.
 //!
 //! With b_i = 1 where x >= knot i, slope and height are sums of the b_i with public factors, so a spline costs one
 //! comparison for each knot and one product.
@@ -20,10 +20,11 @@ const KNOTS: usize = 16;
 type Reached = (Wire<Additive>, Option<Wire<Additive>>);
 
 /// The function that an operation is, if it is approximated by a spline.
-pub(super) fn function(op: &Op) -> Option<Function> {
+pub(super) fn function(op: &Op) -> Option<Function<'_>> {
     match op {
         Op::Sigmoid { .. } => Some(Function::Sigmoid),
         Op::Tanh { .. } => Some(Function::Tanh),
+        Op::Function { samples, .. } => Some(Function::Sampled(samples)),
         _ => None,
     }
 }
@@ -34,7 +35,7 @@ pub(super) fn lower(
     l: &mut Lowering<'_>,
     id: Id,
     operand: Id,
-    function: Function,
+    function: Function<'_>,
     x: &Value,
     reached: impl FnOnce(&mut Lowering<'_>, &Value, &Value) -> Result<Reached, PlanError>,
 ) -> Result<Value, PlanError> {
@@ -43,7 +44,8 @@ pub(super) fn lower(
     let Spline { knots, slopes, heights, error } = approximate::spline(function, limit, KNOTS);
     // Slopes, heights and knots are rounded, x too.
     let ulp = power_of_two(-(f as i32));
-    l.approximates(id, error + ulp * (2.0 + limit) * (1.0 + knots.len() as f64));
+    let steepest = slopes.iter().fold(1.0, |most: f64, slope| most.max(slope.abs()));
+    l.approximates(id, error + ulp * (1.0 + steepest + limit) * (1.0 + knots.len() as f64));
     l.check_room(operand, f, 3)?;
 
     let x = l.at(x, f)?;

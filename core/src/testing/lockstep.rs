@@ -261,16 +261,17 @@ impl<'a, L: Lane> Run<'a, L> {
             let (Some(integers), Some(got)) = (integers, self.integers(result)) else { continue };
             let shapes: Vec<&Node> = node.op.operands().iter().map(|id| &nodes[*id as usize]).collect();
             let error = self.plan.layers[id as usize].error;
-            let approximated = matches!(node.op, Op::Sigmoid { .. } | Op::Tanh { .. })
+            let approximated = matches!(node.op, Op::Sigmoid { .. } | Op::Tanh { .. } | Op::Function { .. })
                 || (self.protocol == Protocol::Pond && matches!(node.op, Op::Relu { .. }));
             if approximated && !matches!(result.held, Held::Public(_)) {
                 let scale = power_of_two(-(self.fraction(used[0]) as i32));
                 let mut most = 0.0f64;
                 for (x, y) in integers[0].iter().zip(&got) {
                     let (x, y) = (*x as f64 * scale, *y as f64 * power_of_two(-(result.fraction as i32)));
-                    let expected = match node.op {
+                    let expected = match &node.op {
                         Op::Sigmoid { .. } => 1.0 / (1.0 + libm::exp(-x)),
                         Op::Tanh { .. } => libm::tanh(x),
+                        Op::Function { samples, .. } => samples.at(x),
                         _ => x.max(0.0),
                     };
                     let off = (y - expected).abs();
@@ -409,6 +410,7 @@ impl<'a, L: Lane> Run<'a, L> {
             Op::Relu { .. } => each(&|x| x.max(0)),
             Op::Sigmoid { .. } => each(&|x| scaled(1.0 / (1.0 + libm::exp(-(x as f64) * power_of_two(-f))), f)),
             Op::Tanh { .. } => each(&|x| scaled(libm::tanh(x as f64 * power_of_two(-f)), f)),
+            Op::Function { samples, .. } => each(&|x| scaled(samples.at(x as f64 * power_of_two(-f)), f)),
             Op::Max { .. } => lanes(0, &|lane| vec![*lane.iter().max().unwrap()]),
             Op::ArgMax { .. } => lanes(0, &|lane| {
                 let most = lane.iter().max().unwrap();
@@ -601,7 +603,7 @@ mod random {
 
         /// One more operation; `None` if the dice asked for what does not fit.
         fn step(&mut self) -> Option<Tensor> {
-            let (name, made): (&'static str, Option<Tensor>) = match self.below(41) {
+            let (name, made): (&'static str, Option<Tensor>) = match self.below(42) {
                 0 | 1 => ("add", self.pick().add(&self.pick()).ok()),
                 2 => ("sub", self.pick().sub(&self.pick()).ok()),
                 3 | 4 => ("mul", self.pick().mul(&self.pick()).ok()),
@@ -727,6 +729,17 @@ mod random {
                 27 => ("sigmoid", self.pick().sigmoid().ok()),
                 28 => ("tanh", self.pick().tanh().ok()),
                 29 => ("relu", self.pick().relu().ok()),
+                41 => {
+                    let reach = power_of_two(self.below(8) as i32 - 2);
+                    let function: fn(f64) -> f64 = [
+                        |x: f64| libm::exp(x.min(1.0)),
+                        |x: f64| libm::log1p(libm::exp(x)),
+                        |x: f64| x / (1.0 + libm::exp(-1.702 * x)),
+                        |x: f64| libm::sin(3.0 * x) - 0.5,
+                        |x: f64| 1.0 / (1.0 + x * x),
+                    ][self.below(5)];
+                    ("function", self.pick().function([-reach, reach], function).ok())
+                }
                 // Whichever comes first, and both in one.
                 40 if self.compares => {
                     let (x, how) = (self.with_rank(3), Pooling::of([2, 1 + self.below(2) as u32]));

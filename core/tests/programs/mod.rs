@@ -705,6 +705,20 @@ pub(crate) fn tanhs(t: &mut Try) {
     }
 }
 
+pub(crate) fn functions(t: &mut Try) {
+    let softplus = |x: f64| x.exp().ln_1p();
+    let gelu = |x: f64| x / (1.0 + (-1.702 * x).exp());
+    for limit in [1.0, 4.0] {
+        let x = range(limit);
+        // Straight beyond the points that it is given at.
+        let straight = |x: f64| (x - 0.75).clamp(-0.5, 0.5) + x;
+        for (reach, function) in [(4.0, &softplus as &dyn Fn(f64) -> f64), (4.0, &gelu), (2.0, &straight)] {
+            let all = std::slice::from_ref(&x);
+            t.check(all, |v| v[0].function([-reach, reach], function), x.mapv(function), Planned(2.0));
+        }
+    }
+}
+
 pub(crate) fn magnitudes(t: &mut Try) {
     let x = range(2.0);
     t.check(std::slice::from_ref(&x), |v| v[0].abs(), x.mapv(f64::abs), Planned(2.0));

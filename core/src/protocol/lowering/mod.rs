@@ -542,11 +542,12 @@ impl Lowering<'_> {
             Op::Sigmoid { .. } => (PublicOp::Sigmoid { f }, f),
             Op::Tanh { .. } => (PublicOp::Tanh { f }, f),
             Op::Reciprocal { least, .. } => (PublicOp::Reciprocal { f, least: *least }, f),
+            Op::Function { samples, .. } => (PublicOp::Function { f, samples: samples.clone() }, f),
             Op::Max { .. } => (PublicOp::Max { candidates }, x.fraction),
             Op::ArgMax { .. } => (PublicOp::ArgMax { candidates }, 0),
             _ => return Err(broken("an operation without a meaning for public values")),
         };
-        let scaled = matches!(op, Op::Sigmoid { .. } | Op::Tanh { .. } | Op::Reciprocal { .. });
+        let scaled = matches!(op, Op::Sigmoid { .. } | Op::Tanh { .. } | Op::Function { .. } | Op::Reciprocal { .. });
         let x = if scaled { self.at(x, f)? } else { x.clone() };
         self.used.insert(id, vec![x.clone()]);
         let wire = self.public_wire(&x)?;
