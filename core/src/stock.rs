@@ -121,12 +121,6 @@ impl Stock {
         Ok(())
     }
 
-    /// What was dealt for a unit that is at hand: to compute what follows from it alone.
-    pub fn look(&self, unit: u64) -> Option<&[u8]> {
-        let index = usize::try_from(unit.checked_sub(self.next)?).ok()?;
-        if self.unit_bytes == 0 { Some(&[]) } else { self.units.get(index).map(|unit| unit.0.as_slice()) }
-    }
-
     /// Whether [`Stock::burn`] of these units has all it needs.
     pub fn holds(&self, units: &Range<u64>) -> bool {
         units.start >= self.next && (self.unit_bytes == 0 || units.end <= self.wanted().0)

@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::link::Me;
 use crate::node::Service;
 use crate::tools::{evaluate, plan};
-use crate::{bench, demo, deploy, init, predict, train};
+use crate::{bench, demo, deploy, heap, init, predict, train};
 use selkie::Role;
 
 /// Private neural-network inference: two servers compute on what neither can read.
@@ -81,9 +81,9 @@ fn run(command: Command) -> Result<(), Failure> {
             log("warn");
             block_on(async move { bench::run(&args).await })
         }
-        Command::Server0(args) => block_on(serve(Role::Server0, args)),
-        Command::Server1(args) => block_on(serve(Role::Server1, args)),
-        Command::CryptoProducer(args) => block_on(serve(Role::CryptoProducer, args)),
+        Command::Server0(args) => serve(Role::Server0, args),
+        Command::Server1(args) => serve(Role::Server1, args),
+        Command::CryptoProducer(args) => serve(Role::CryptoProducer, args),
         Command::Demo(args) => {
             // The parties end together here, and would warn of each other's going.
             log("error");
@@ -116,8 +116,9 @@ fn log(default: &str) {
     let _ = if std::io::stderr().is_terminal() { builder.try_init() } else { builder.json().try_init() };
 }
 
-async fn serve(role: Role, args: ServiceArgs) -> Result<(), Failure> {
+fn serve(role: Role, args: ServiceArgs) -> Result<(), Failure> {
     log("info");
+    heap::share();
     let cluster = Arc::new(Cluster::load(&args.config)?);
     let identity = cluster.identity(role)?;
     tracing::info!(
@@ -131,11 +132,13 @@ async fn serve(role: Role, args: ServiceArgs) -> Result<(), Failure> {
         "starting"
     );
     let me = Me::new(role, identity)?;
-    let service = Service::start(cluster, role, me, None).await?;
-    stopped().await;
-    tracing::info!(%role, "stopping");
-    service.stop().await;
-    Ok(())
+    block_on(async move {
+        let service = Service::start(cluster, role, me, None).await?;
+        stopped().await;
+        tracing::info!(%role, "stopping");
+        service.stop().await;
+        Ok(())
+    })
 }
 
 /// Waits for ctrl-c or SIGTERM.

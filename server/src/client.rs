@@ -11,14 +11,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::config::Cluster;
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
-use crate::link::{Emulated, HttpStream, dial_client};
+use crate::link::{Emulated, HttpStream, dial_client, socket_config};
 use crate::node::fresh;
 use selkie::Role;
 
@@ -282,8 +281,7 @@ where
 {
     let mut request = format!("ws://{host}/client").into_client_request().map_err(|e| e.to_string())?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-    match client_async_with_config(request, stream, Some(config)).await {
+    match client_async_with_config(request, stream, Some(socket_config(MAX_MESSAGE))).await {
         Ok((socket, _)) => Ok(socket),
         Err(WsError::Http(response)) => {
             Err(format!("whoever answers there is no server of selkie ({})", response.status()))

@@ -8,6 +8,7 @@ pub mod data;
 pub mod demo;
 pub mod deploy;
 pub mod exit;
+mod heap;
 pub mod identity;
 pub mod init;
 pub mod link;

@@ -19,7 +19,7 @@ use super::emulate::Emulated;
 use super::error::{LinkError, Peer};
 use super::handshake::{self, EXPORTER, End, Knowns};
 use super::http::HttpStream;
-use super::{Link, Me, PATH, establish, socket_config, terms, tls};
+use super::{LONGEST, Link, Me, PATH, establish, socket_config, terms, tls};
 
 /// Opens a link to a party.
 ///
@@ -95,7 +95,7 @@ pub(super) async fn socket(
     // In TLS 1.3 the dialer is done before the acceptor has seen its certificate: a refusal of
     // our key arrives only here, instead of the answer to the upgrade.
     let (socket, _) =
-        client_async_with_config(PATH, stream, Some(socket_config())).await.map_err(|error| match error {
+        client_async_with_config(PATH, stream, Some(socket_config(LONGEST))).await.map_err(|error| match error {
             WsError::Io(error) => target.tls(&error, ours),
             error => target.absent(error.to_string()),
         })?;

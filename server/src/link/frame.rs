@@ -16,7 +16,7 @@ pub(super) const HEADER: usize = 5;
 /// The longest reason that is sent.
 const REASON: usize = 300;
 /// The largest plaintext of a TLS record, and what the record adds to it.
-const RECORD: u64 = 16_384;
+pub(super) const RECORD: u64 = 16_384;
 const RECORD_OVERHEAD: u64 = 22;
 
 /// One message of a link.

@@ -26,7 +26,7 @@ use super::handshake::{EXPORTER, End, Knowns};
 use super::http::HttpStream;
 use super::rate::Rate;
 use super::tls::{self, Acceptors};
-use super::{Link, Me, establish, socket_config, terms};
+use super::{LONGEST, Link, Me, establish, socket_config, terms};
 
 /// The first byte of every TLS connection; of no HTTP request.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -226,7 +226,7 @@ impl Door {
         let binding =
             tls.export_keying_material([0; 32], EXPORTER, None).map_err(|e| LinkError::Local(e.to_string()))?;
         let address = from.to_string();
-        let socket = accept_async_with_config(stream, Some(socket_config()))
+        let socket = accept_async_with_config(stream, Some(socket_config(LONGEST)))
             .await
             .map_err(|e| LinkError::Local(format!("{peer} did not go on after TLS: {e}")))?;
         let knowns = Knowns {

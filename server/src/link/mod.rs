@@ -88,11 +88,17 @@ fn terms(limits: &Limits) -> Terms {
     Terms { frame_bytes: clamp(limits.frame_bytes), window_bytes: clamp(limits.window_bytes) }
 }
 
-/// WebSocket's own limits: twice a frame, so that a frame somewhat too long costs its channel
-/// only; what is longer is never read.
-fn socket_config() -> WebSocketConfig {
-    WebSocketConfig::default().max_message_size(Some(2 * MAX_FRAME_BYTES)).max_frame_size(Some(2 * MAX_FRAME_BYTES))
+/// WebSocket's own limits: what is longer than `most` bytes is never read. Under it lies TLS, which gives a record at a time: a
+/// buffer for more would stay empty, and its zeros would be written anew for every message.
+pub(crate) fn socket_config(most: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(frame::RECORD as usize)
+        .max_message_size(Some(most))
+        .max_frame_size(Some(most))
 }
+
+/// The longest message of a link: twice a frame, so that a frame somewhat too long costs its channel only.
+const LONGEST: usize = 2 * MAX_FRAME_BYTES;
 
 /// The handshake, and then the tasks that drive the link.
 async fn establish<S>(

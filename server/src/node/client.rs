@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -31,11 +31,6 @@ const BACKLOG: usize = 16;
 const PING: Duration = Duration::from_secs(15);
 /// … and is gone when it has said nothing for this long.
 const SILENCE: Duration = Duration::from_secs(60);
-
-/// The limits of a client's WebSocket.
-pub(crate) fn socket_config() -> WebSocketConfig {
-    WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE))
-}
 
 /// A query whose inputs are still coming.
 struct Collecting {

@@ -10,6 +10,7 @@ use selkie::client::message::Refusal;
 use selkie::deal::Dealer;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::sleep;
+use zeroize::Zeroizing;
 
 use crate::link::{Channel, LinkError};
 use selkie::Role;
@@ -33,6 +34,9 @@ const QUIET: Duration = Duration::from_millis(2);
 const PREPARED_BYTES: usize = 64 << 20;
 /// Between attempts to be dealt to.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// What was dealt for one unit.
+type Material = Zeroizing<Vec<u8>>;
 
 /// A server's part: keeps the stock full until the era is over or the model was replaced.
 pub(crate) async fn stock_up(node: Arc<Node>, era: Arc<Era>, ready: Arc<Ready>) {
@@ -84,7 +88,7 @@ async fn receive(node: &Node, era: &Era, ready: Arc<Ready>) -> Result<(), LinkEr
         let (count, start) = (room.min(MOST) as u32, Instant::now());
         channel.send(encode(&Want { first, count })).await?;
         for unit in first..first + u64::from(count) {
-            let mut material = Vec::with_capacity(bytes);
+            let mut material = Material::new(Vec::with_capacity(bytes));
             while material.len() < bytes {
                 let frame = channel.recv().await?;
                 if frame.is_empty() || frame.len() > bytes - material.len() {
@@ -92,26 +96,33 @@ async fn receive(node: &Node, era: &Era, ready: Arc<Ready>) -> Result<(), LinkEr
                 }
                 material.extend_from_slice(&frame);
             }
-            ready.stock().put(unit, material).map_err(|blame| misbehaved(blame.what().to_owned()))?;
+            // Before a query can burn it: what is computed ahead borrows the material, where it would copy it out of the stock.
+            let mut material = prepare(&ready, unit, material).await?;
+            ready
+                .stock()
+                .put(unit, std::mem::take(&mut *material))
+                .map_err(|blame| misbehaved(blame.what().to_owned()))?;
             ready.moved.notify_waiters();
-            prepare(&ready, unit).await;
         }
         measured::say(&Measurement::Stocked { units: count.into(), micros: start.elapsed().as_micros() as u64 });
     }
     Ok(())
 }
 
-/// Computes what follows from a unit's material alone. It is a head start, and may fail.
-async fn prepare(ready: &Arc<Ready>, unit: u64) {
-    let prepared = if ready.model.expense(1).peak <= LARGE {
-        ready.prepare(unit)
+/// Computes what follows from a unit's material alone, and gives the material back. It is a head start, and may fail: the run
+/// then computes it itself.
+async fn prepare(ready: &Arc<Ready>, unit: u64, material: Material) -> Result<Material, LinkError> {
+    let (prepared, material) = if ready.model.expense(1).peak <= LARGE {
+        (ready.prepare(unit, &material), material)
     } else {
         let apart = ready.clone();
-        tokio::task::spawn_blocking(move || apart.prepare(unit)).await.unwrap_or(Ok(()))
+        let computed = tokio::task::spawn_blocking(move || (apart.prepare(unit, &material), material));
+        computed.await.map_err(|_| LinkError::Local("a bug here: computing ahead stopped".to_owned()))?
     };
     if let Err(blame) = prepared {
         tracing::warn!(model = %ready.model.name, why = %blame, "nothing is computed ahead");
     }
+    Ok(material)
 }
 
 /// For a server that expands all of its material from seeds: computes ahead for as many units as a stock would hold.
@@ -141,7 +152,9 @@ async fn prepare_ahead(node: Arc<Node>, ready: Arc<Ready>) {
             let (count, start) = (units.end - units.start, Instant::now());
             next = units.end;
             for unit in units {
-                prepare(&ready, unit).await;
+                if prepare(&ready, unit, Material::default()).await.is_err() {
+                    return;
+                }
                 tokio::task::yield_now().await;
             }
             measured::say(&Measurement::Stocked { units: count, micros: start.elapsed().as_micros() as u64 });

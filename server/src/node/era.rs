@@ -12,7 +12,6 @@ use selkie::{Blame, Burnt, Epoch, Seed, Seeds, Snapshot, Stock};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::config::Limits;
 use crate::link::Link;
@@ -220,17 +219,17 @@ impl Ready {
         )
     }
 
-    /// Computes what follows from a unit's material alone, if the unit is at hand and not burnt.
-    pub(crate) fn prepare(&self, unit: u64) -> Result<(), Blame> {
+    /// Computes what follows from a unit's material alone, if the unit is not burnt.
+    pub(crate) fn prepare(&self, unit: u64, material: &[u8]) -> Result<(), Blame> {
         let Some(snapshot) = self.snapshot.as_ref().filter(|_| self.model.plan.prepares()) else { return Ok(()) };
-        let material = self.stock().look(unit).map(|material| Zeroizing::new(material.to_vec()));
-        if let Some(material) = material {
-            let prepared = Prepared::new(&self.binding, snapshot, unit, &material)?;
-            let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-            // It may have been burnt meanwhile.
-            if self.stock().next() <= unit {
-                all.insert(unit, prepared);
-            }
+        if self.stock().next() > unit {
+            return Ok(());
+        }
+        let prepared = Prepared::new(&self.binding, snapshot, unit, material)?;
+        let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may have been burnt meanwhile.
+        if self.stock().next() <= unit {
+            all.insert(unit, prepared);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use selkie::client::message::SUBPROTOCOL;
+use selkie::client::message::{MAX_MESSAGE, SUBPROTOCOL};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role as End;
 
-use crate::link::HttpStream;
+use crate::link::{HttpStream, socket_config};
 
 use super::{Node, client, hex};
 
@@ -131,7 +131,7 @@ fn upgrade(node: Arc<Node>, mut request: Request<Incoming>) -> Answer {
     let task_node = node.clone();
     node.spawn(async move {
         if let Ok(upgraded) = upgrading.await {
-            let config = client::socket_config();
+            let config = socket_config(MAX_MESSAGE);
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), End::Server, Some(config)).await;
             client::converse(task_node, socket).await;
         }
